@@ -1,0 +1,184 @@
+//! The seam between the fleet and the places where VMs live.
+//!
+//! A backend makes a VM and hands over a connection to its worker; everything that is said over it
+//! (evaluations, limits, records) is the same for all backends and lives above this seam.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+
+use crate::protocol::Hello;
+use crate::protocol::zygote::Exit;
+use crate::{InterpreterFacts, Isolation, VmSpec, VmType};
+
+/// A kind of place in which VMs live. Implemented by `bioxen_basic::BasicBackend`.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// The type of VM that it makes.
+    fn vm_type(&self) -> VmType;
+
+    /// Gives a VM a worker that is ready to evaluate, with an empty Lua state.
+    ///
+    /// When this fails, or its future is dropped, nothing is left behind.
+    async fn start(&self, spec: &VmSpec) -> Result<Started, StartError>;
+
+    /// Ends all that this backend started and returns when it is gone. A repeat does nothing.
+    async fn shutdown(&self) -> Result<(), ShutdownError>;
+}
+
+/// A VM that has just been started.
+pub struct Started {
+    /// The connection to its worker, whose introduction has been read.
+    pub link: Box<dyn Link>,
+    /// Its worker, from outside.
+    pub machine: Box<dyn Machine>,
+    /// The interpreter that runs in it.
+    pub interpreter: InterpreterFacts,
+    /// What holds it in.
+    pub isolation: Isolation,
+}
+
+/// One worker, from outside: how to end it, and how it ended.
+#[async_trait]
+pub trait Machine: Send + Sync {
+    /// The worker's process on this machine, if it has one here.
+    fn process(&self) -> Option<u32>;
+
+    /// Ends the worker at once, with all that it started. Ending an ended one does nothing.
+    fn kill(&self);
+
+    /// Waits until the worker has ended. `None` when nobody could tell how.
+    async fn ended(&self) -> Option<Exit>;
+
+    /// The most resident memory that the worker's process has had, where that can be asked.
+    fn peak_memory(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A byte stream to a worker.
+#[async_trait]
+pub trait Link: Send {
+    /// Sends all of `frame`. When the future is dropped part of it may have gone, and the connection
+    /// is of no more use.
+    async fn send(&mut self, frame: &[u8]) -> io::Result<()>;
+
+    /// Waits for bytes and appends them; 0 means that the worker closed the connection. Dropping the
+    /// future loses nothing.
+    async fn receive(&mut self, space: &mut BytesMut) -> io::Result<usize>;
+}
+
+/// Why a VM could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The interpreter was not found, or is none.
+    #[error("interpreter `{program}` cannot be used: {reason}")]
+    Interpreter {
+        /// As it was asked for.
+        program: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A granted path, or the working directory, is not there.
+    #[error("path `{path}` cannot be granted to vm `{vm}`")]
+    Path {
+        /// The path as it was given.
+        path: String,
+        /// The VM.
+        vm: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A demanded mechanism of isolation could not be reached.
+    #[error("vm `{vm}` cannot be isolated as demanded: {missing}")]
+    Isolation {
+        /// The VM.
+        vm: String,
+        /// Each missing mechanism with the reason.
+        missing: String,
+    },
+    /// The worker's program is not there or would not start.
+    #[error("the worker program could not be started: {what}")]
+    WorkerProgram {
+        /// What was tried.
+        what: String,
+        /// What the system says, where it was asked.
+        source: Option<io::Error>,
+    },
+    /// This machine has no more processes, descriptors or memory to give.
+    #[error("this machine cannot hold another vm: {what}")]
+    Exhausted {
+        /// What has run out.
+        what: String,
+        /// What the system says.
+        source: Option<io::Error>,
+    },
+    /// The worker said something that makes no sense, or ended before it was ready.
+    #[error("the worker of vm `{vm}` did not come up: {reason}")]
+    Worker {
+        /// The VM.
+        vm: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// This kind of VM does not work on this operating system.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl StartError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Interpreter { .. } => {
+                "`bioxen doctor` lists the interpreters of this machine; the built-in Lua 5.4 needs none".into()
+            }
+            Self::Path { path, .. } => format!("create `{path}` first, or name an existing one"),
+            Self::Isolation { .. } => {
+                "`bioxen doctor` says what this machine offers and how to get the rest".into()
+            }
+            Self::WorkerProgram { .. } => {
+                "install it with `cargo install bioxen-cli`, name it in BIOXEN_WORKER, or call `bioxen::init()` first in `main`".into()
+            }
+            Self::Exhausted { .. } => {
+                "remove VMs that are not needed, or raise the limit (`ulimit -n`, `ulimit -u`)".into()
+            }
+            Self::Worker { .. } => "run `bioxen doctor`; if it finds nothing, please report this".into(),
+            Self::Unsupported(_) => "use a Linux machine, or VMs of type `xcpng`".into(),
+        }
+    }
+}
+
+/// Why a backend could not clean up.
+#[derive(Debug, thiserror::Error)]
+#[error("{left} could not be ended")]
+pub struct ShutdownError {
+    /// What was left.
+    pub left: String,
+    /// What the system says.
+    #[source]
+    pub source: Option<io::Error>,
+}
+
+/// A worker speaks another version of the protocol, or none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the worker speaks version {theirs} of the protocol and this program speaks {ours}")]
+pub struct VersionMismatch {
+    /// The worker's.
+    pub theirs: u32,
+    /// This program's.
+    pub ours: u32,
+}
+
+impl Hello {
+    /// Checks that the worker speaks this program's version.
+    pub fn check_version(&self) -> Result<(), VersionMismatch> {
+        if self.protocol == crate::protocol::VERSION {
+            Ok(())
+        } else {
+            Err(VersionMismatch { theirs: self.protocol, ours: crate::protocol::VERSION })
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What a VM is asked to be.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Grants, InvalidName, Limits, Mechanism, VmName};
+
+/// The kind of place in which a VM lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmType {
+    /// A sandboxed process on this machine.
+    Basic,
+    /// A virtual machine on an XCP-ng pool.
+    Xcpng,
+}
+
+impl VmType {
+    /// Every type that has a name, built in or not.
+    pub const ALL: [Self; 2] = [Self::Basic, Self::Xcpng];
+
+    /// The name in flags, records and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Xcpng => "xcpng",
+        }
+    }
+}
+
+impl fmt::Display for VmType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Why a text names no type of VM.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a type of VM; known are {known}", known = VmType::ALL.map(VmType::name).join(", "))]
+pub struct UnknownVmType(String);
+
+impl FromStr for VmType {
+    type Err = UnknownVmType;
+    fn from_str(text: &str) -> Result<Self, UnknownVmType> {
+        Self::ALL
+            .into_iter()
+            .find(|vm_type| vm_type.name() == text)
+            .ok_or_else(|| UnknownVmType(text.escape_debug().to_string()))
+    }
+}
+
+/// Which Lua a VM runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Interpreter {
+    /// Lua 5.4, built into the worker.
+    #[default]
+    Embedded,
+    /// A program: a path, or a name that is looked up on `PATH`.
+    Program(PathBuf),
+}
+
+impl Interpreter {
+    /// Reads what a person wrote: `embedded` or `5.4` for the built-in one, `5.1` … for `lua5.1` …,
+    /// otherwise a program's name or path.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "embedded" | "5.4" => Self::Embedded,
+            version if version.starts_with("5.") => Self::Program(format!("lua{version}").into()),
+            program => Self::Program(program.into()),
+        }
+    }
+}
+
+impl fmt::Display for Interpreter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Program(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A VM as a user orders it. Whatever is not said has a default: Lua 5.4, all limits, no grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// What the VM is called; unique within a fleet.
+    pub name: VmName,
+    /// Where it lives.
+    pub vm_type: VmType,
+    /// Which Lua it runs.
+    pub interpreter: Interpreter,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// What it may touch.
+    pub grants: Grants,
+    /// The directory that relative paths in its code start from; the controller's own by default.
+    pub working_directory: Option<PathBuf>,
+    /// Mechanisms without which the VM is not to be made.
+    pub required_isolation: BTreeSet<Mechanism>,
+}
+
+impl VmSpec {
+    /// A VM of type `basic`.
+    pub fn basic<N: TryInto<VmName, Error = E>, E: Into<InvalidName>>(
+        name: N,
+    ) -> Result<Self, InvalidName> {
+        name.try_into().map(|name| Self::new(name, VmType::Basic)).map_err(Into::into)
+    }
+
+    /// A VM of any type, with every other setting at its default.
+    pub fn new(name: VmName, vm_type: VmType) -> Self {
+        Self {
+            name,
+            vm_type,
+            interpreter: Interpreter::default(),
+            limits: Limits::default(),
+            grants: Grants::none(),
+            working_directory: None,
+            required_isolation: BTreeSet::new(),
+        }
+    }
+
+    /// Sets which Lua it runs.
+    #[must_use]
+    pub fn interpreter(mut self, interpreter: Interpreter) -> Self {
+        self.interpreter = interpreter;
+        self
+    }
+
+    /// Sets what it may use.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets what it may touch.
+    #[must_use]
+    pub fn grants(mut self, grants: Grants) -> Self {
+        self.grants = grants;
+        self
+    }
+
+    /// Sets the directory that relative paths start from.
+    #[must_use]
+    pub fn working_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.working_directory = Some(directory.into());
+        self
+    }
+
+    /// Adds a mechanism without which the VM is not to be made.
+    #[must_use]
+    pub fn require(mut self, mechanism: Mechanism) -> Self {
+        self.required_isolation.insert(mechanism);
+        self
+    }
+
+    /// The same order under another name.
+    #[must_use]
+    pub fn named(mut self, name: VmName) -> Self {
+        self.name = name;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_type_is_refused_with_the_known_ones() {
+        let error = "docker".parse::<VmType>().unwrap_err().to_string();
+        assert_eq!(error, "`docker` is not a type of VM; known are basic, xcpng");
+    }
+
+    #[test]
+    fn a_bare_version_names_an_interpreter() {
+        assert_eq!(Interpreter::parse("5.4"), Interpreter::Embedded);
+        assert_eq!(Interpreter::parse("5.1"), Interpreter::Program("lua5.1".into()));
+        assert_eq!(Interpreter::parse("luajit"), Interpreter::Program("luajit".into()));
+    }
+}
