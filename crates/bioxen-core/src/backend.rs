@@ -3,14 +3,17 @@
 //! A backend makes a VM and hands over a connection to its worker; everything that is said over it
 //! (evaluations, limits, records) is the same for all backends and lives above this seam.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 
 use crate::protocol::Hello;
 use crate::protocol::zygote::Exit;
-use crate::{InterpreterFacts, Isolation, VmSpec, VmType};
+use crate::{Grants, InterpreterFacts, Isolation, VmSpec, VmType};
 
 /// A kind of place in which VMs live. Implemented by `bioxen_basic::BasicBackend`.
 #[async_trait]
@@ -37,6 +40,12 @@ pub struct Started {
     pub interpreter: InterpreterFacts,
     /// What holds it in.
     pub isolation: Isolation,
+    /// The spec's grants as they were applied: paths absolute and free of links.
+    pub grants: Grants,
+    /// The granted variables with their values.
+    pub environment: BTreeMap<String, String>,
+    /// The directory that relative paths start from, if the worker has one.
+    pub working_directory: Option<PathBuf>,
 }
 
 /// One worker, from outside: how to end it, and how it ended.
@@ -50,6 +59,11 @@ pub trait Machine: Send + Sync {
 
     /// Waits until the worker has ended. `None` when nobody could tell how.
     async fn ended(&self) -> Option<Exit>;
+
+    /// Processor time that the worker has used so far, where that can be asked.
+    fn cpu_time(&self) -> Option<Duration> {
+        None
+    }
 
     /// The most resident memory that the worker's process has had, where that can be asked.
     fn peak_memory(&self) -> Option<u64> {

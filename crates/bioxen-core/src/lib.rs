@@ -33,7 +33,7 @@ pub use digest::Digest;
 pub use event::Event;
 pub use grants::{Grants, InvalidNetAddress, NetAddress};
 pub use isolation::{Isolation, Mechanism, UnknownMechanism};
-pub use limits::{InvalidLimit, Limit, Limits};
+pub use limits::{InvalidLimit, Limit, Limits, Quantity};
 pub use name::{InvalidName, InvalidPattern, NamePattern, VmName};
 pub use record::{
     Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, OutputSize, RunContext, RunId,

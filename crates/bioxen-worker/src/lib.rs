@@ -1,1 +1,103 @@
+//! The process that runs one Lua VM: interpreter, limits, sandbox and worker protocol.
+//!
+//! A *zygote* is started once per fleet. It prepares what all workers share (the Lua library, the
+//! system-call filters) and forks a *worker* for each VM, so that making a VM costs no program start.
+//! A worker holds itself in, introduces itself and then evaluates what its controller sends, one
+//! piece of code after another. It links no async runtime and no TLS.
+//!
+//! Any program can be its own worker by calling [`become_worker_if_asked`] before anything else.
+//!
+//! ```text
+//! controller ──order + socket──▶ zygote ──fork──▶ worker: sandbox, Sandboxed, Hello, serve
+//!     ▲ └───────────────────evaluations over the socket─────────────▶ │
+//!     └──────Forked, Ended──────────┘◀───────────reaped───────────────┘
+//! ```
+//!
+//! A worker ends when its socket closes, when its controller is gone, however that went (see
+//! `lifeline`), and by its own hand when code runs on after its limit (see `interrupt`).
 
+#[cfg(target_os = "linux")]
+mod connection;
+#[cfg(target_os = "linux")]
+mod console;
+#[cfg(target_os = "linux")]
+mod interrupt;
+#[cfg(target_os = "linux")]
+mod lifeline;
+#[cfg(target_os = "linux")]
+mod lua;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
+mod serve;
+#[cfg(target_os = "linux")]
+mod zygote;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The name under which a program is started to be a worker.
+pub const PROGRAM_NAME: &str = "bioxen-worker";
+
+/// The first argument of a zygote whose workers are granted no network.
+pub const ISOLATED: &str = "isolated";
+
+/// The version of the built-in Lua.
+#[cfg(target_os = "linux")]
+pub use lua::version as embedded_version;
+
+/// The worker for interpreters that are programs of their own: Lua source that speaks the protocol on
+/// standard input and output, under Lua 5.1 to 5.4 and `LuaJIT`.
+pub const SHIM: &str = include_str!("shim.lua");
+
+/// The piece of Lua, given to `INTERPRETER -e`, that reads the shim from standard input and runs it.
+pub fn shim_bootstrap() -> String {
+    let length = SHIM.len();
+    format!("assert((loadstring or load)(io.stdin:read({length}),'=bioxen'))()")
+}
+
+/// Becomes a worker and never returns when this process was started as one, under the name
+/// [`PROGRAM_NAME`]; returns at once otherwise.
+///
+/// Call it first in `main`, before any thread is started.
+pub fn become_worker_if_asked() {
+    let name = std::env::args_os().next();
+    let asked = name.is_some_and(|name| {
+        Path::new(&name).file_name().is_some_and(|file_name| file_name == PROGRAM_NAME)
+    });
+    if asked {
+        #[expect(clippy::exit, reason = "the caller's `main` must not go on")]
+        std::process::exit(i32::from(run() != Outcome::Done));
+    }
+}
+
+/// The `main` of the program `bioxen-worker`.
+pub fn main() -> ExitCode {
+    match run() {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::Failed => ExitCode::FAILURE,
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+}
+
+#[cfg(target_os = "linux")]
+fn run() -> Outcome {
+    match zygote::main() {
+        Ok(()) => Outcome::Done,
+        Err(reason) => {
+            eprintln!("{PROGRAM_NAME}: {reason}");
+            Outcome::Failed
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run() -> Outcome {
+    eprintln!("{PROGRAM_NAME}: VMs of type `basic` need Linux");
+    Outcome::Failed
+}

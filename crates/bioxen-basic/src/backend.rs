@@ -1,0 +1,269 @@
+//! The backend: from a spec to a worker that is ready.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bioxen_core::backend::{Backend, Link, ShutdownError, StartError, Started};
+use bioxen_core::protocol::zygote::Order;
+use bioxen_core::protocol::{Decoder, Hello, Reply, decode};
+use bioxen_core::{
+    Grants, Interpreter, InterpreterFacts, Isolation, Limit, Limits, VmSpec, VmType,
+};
+use tokio::net::UnixStream;
+use tracing::debug;
+
+use crate::link::SocketLink;
+use crate::worker_program::WorkerProgram;
+use crate::zygote::{Process, Zygote};
+use crate::{interpreters, paths};
+
+/// How long a worker may take to introduce itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The largest message of a worker that has not run any code.
+const LARGEST_INTRODUCTION: usize = 64 << 10;
+
+/// Makes VMs of type `basic`. Starts nothing before the first one is asked for.
+pub struct BasicBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    program: WorkerProgram,
+    standby: usize,
+    /// For workers to which no network is granted.
+    isolated: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    plain: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    retired: Mutex<Vec<Arc<Zygote>>>,
+    ready: Mutex<Vec<Worker>>,
+}
+
+/// A worker that has introduced itself.
+struct Worker {
+    link: SocketLink,
+    process: Process,
+    hello: Hello,
+    isolation: Isolation,
+}
+
+impl BasicBackend {
+    /// A backend whose workers come from `program`, and which keeps `standby` of them ready for
+    /// VMs that ask for nothing special.
+    pub fn new(program: WorkerProgram, standby: usize) -> Self {
+        let shared = Shared {
+            program,
+            standby,
+            isolated: tokio::sync::Mutex::default(),
+            plain: tokio::sync::Mutex::default(),
+            retired: Mutex::default(),
+            ready: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+#[async_trait]
+impl Backend for BasicBackend {
+    fn vm_type(&self) -> VmType {
+        VmType::Basic
+    }
+
+    async fn start(&self, spec: &VmSpec) -> Result<Started, StartError> {
+        let program = match &spec.interpreter {
+            Interpreter::Embedded => None,
+            Interpreter::Program(program) => Some(interpreters::probe(program)?),
+        };
+        let standing_by = if fits_standby(spec) { self.shared.take_standby() } else { None };
+        let order = order(spec, program.as_ref().map(|(path, _)| path.as_path()))?;
+        let worker = match standing_by {
+            Some(worker) => worker,
+            None => self.shared.make_worker(order.clone(), spec.name.as_str()).await?,
+        };
+        let lacking = worker.isolation.lacking(&spec.required_isolation);
+        if !lacking.is_empty() {
+            let reason = |mechanism| {
+                let reason = worker.isolation.missing.get(mechanism).map_or("unknown", |r| r.as_str());
+                format!("{mechanism} is missing ({reason})")
+            };
+            return Err(StartError::Isolation {
+                vm: spec.name.to_string(),
+                missing: lacking.iter().map(reason).collect::<Vec<_>>().join("; "),
+            });
+        }
+        let platform = match worker.hello.platform.as_str() {
+            "unknown" => format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+            known => known.to_owned(),
+        };
+        let interpreter = match program {
+            Some((path, version)) => InterpreterFacts { version, program: Some(path), platform },
+            None => InterpreterFacts { version: worker.hello.interpreter, program: None, platform },
+        };
+        Ok(Started {
+            link: Box::new(worker.link),
+            machine: Box::new(worker.process),
+            interpreter,
+            isolation: worker.isolation,
+            grants: order.grants,
+            environment: order.environment,
+            working_directory: order.working_directory,
+        })
+    }
+
+    async fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.shared.lock_ready().clear();
+        let mut zygotes =
+            std::mem::take(&mut *self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        for slot in [&self.shared.isolated, &self.shared.plain] {
+            zygotes.extend(slot.lock().await.take());
+        }
+        let mut outcome = Ok(());
+        for zygote in zygotes {
+            let ended = tokio::task::spawn_blocking(move || match Arc::try_unwrap(zygote) {
+                Ok(mut zygote) => zygote.end(),
+                // An order is under way; the last one to hold it ends it.
+                Err(_) => Ok(()),
+            });
+            outcome = outcome.and(ended.await.unwrap_or_else(|_| {
+                Err(ShutdownError { left: "the zygote".into(), source: None })
+            }));
+        }
+        outcome
+    }
+}
+
+/// Whether a worker that was made for nobody in particular will do.
+fn fits_standby(spec: &VmSpec) -> bool {
+    let usual = Limits::default();
+    let small_enough = matches!((spec.limits.memory, usual.memory), (Limit::Of(asked), Limit::Of(usual)) if asked <= usual);
+    spec.interpreter == Interpreter::Embedded
+        && spec.grants.is_none()
+        && spec.limits.open_files == usual.open_files
+        && small_enough
+}
+
+fn order(spec: &VmSpec, program: Option<&Path>) -> Result<Order, StartError> {
+    let home = paths::home(spec)?;
+    let grants = paths::resolve(spec, &home)?;
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Order {
+        id: 0,
+        program: program.map(Path::to_owned),
+        environment: grants.pick_env(environment),
+        grants,
+        limits: spec.limits.clone(),
+        working_directory: Some(home),
+        cgroup: Vec::new(),
+    })
+}
+
+/// The order for a worker that will stand by.
+fn standby_order() -> Order {
+    Order {
+        id: 0,
+        program: None,
+        grants: Grants::none(),
+        limits: Limits::default(),
+        environment: std::collections::BTreeMap::new(),
+        working_directory: None,
+        cgroup: Vec::new(),
+    }
+}
+
+impl Shared {
+    fn lock_ready(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a worker that stands by, and has another one made in the background.
+    fn take_standby(self: &Arc<Self>) -> Option<Worker> {
+        if self.standby == 0 {
+            return None;
+        }
+        let taken = self.lock_ready().pop();
+        let shared = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(shared) = shared.upgrade() {
+                if shared.lock_ready().len() >= shared.standby {
+                    return;
+                }
+                match shared.make_worker(standby_order(), "standby").await {
+                    Ok(worker) => shared.lock_ready().push(worker),
+                    Err(error) => return debug!(%error, "no worker could be made to stand by"),
+                }
+            }
+        });
+        taken
+    }
+
+    async fn make_worker(&self, order: Order, vm: &str) -> Result<Worker, StartError> {
+        let is_program = order.program.is_some();
+        let zygote = self.zygote(order.grants.net.is_empty()).await?;
+        let (process, socket) = zygote.fork(order).await?;
+        drop(zygote);
+        let failed = |reason: String| StartError::Worker { vm: vm.to_owned(), reason };
+        let socket = UnixStream::from_std(socket).map_err(|error| failed(error.to_string()))?;
+        let mut link = SocketLink(socket);
+        let introduced = tokio::time::timeout(PATIENCE, introduce(&mut link, is_program)).await;
+        let (isolation, hello) = match introduced {
+            Ok(introduced) => introduced.map_err(failed)?,
+            Err(_) => return Err(failed(format!("it said nothing for {} s", PATIENCE.as_secs()))),
+        };
+        Ok(Worker { link, process, hello, isolation })
+    }
+
+    /// The zygote of a kind, started if there is none that lives.
+    async fn zygote(&self, isolated: bool) -> Result<Arc<Zygote>, StartError> {
+        let mut slot = if isolated { &self.isolated } else { &self.plain }.lock().await;
+        if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_gone()) {
+            return Ok(Arc::clone(zygote));
+        }
+        let program = self.program.locate()?;
+        let zygote = Arc::new(Zygote::start(&program, isolated).await?);
+        if let Some(gone) = slot.replace(Arc::clone(&zygote)) {
+            // Its workers live on, and with them what holds them to this process.
+            self.retire(gone);
+        }
+        Ok(zygote)
+    }
+
+    /// Keeps a zygote that has died: its workers live on, and its lifeline holds them to this
+    /// process.
+    fn retire(&self, gone: Arc<Zygote>) {
+        gone.reap();
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(gone);
+    }
+}
+
+/// Reads a worker's first messages; to another interpreter, gives it the shim first.
+async fn introduce(
+    link: &mut SocketLink,
+    is_program: bool,
+) -> Result<(Isolation, Hello), String> {
+    if is_program {
+        link.send(bioxen_worker::SHIM.as_bytes()).await.map_err(|error| error.to_string())?;
+    }
+    let mut decoder = Decoder::new(LARGEST_INTRODUCTION);
+    let mut isolation = None;
+    loop {
+        while let Some(payload) = decoder.next_payload().map_err(|error| error.to_string())? {
+            match decode(&payload).map_err(|error| error.to_string())? {
+                Reply::Sandboxed(reached) => isolation = Some(reached),
+                Reply::Hello(hello) => {
+                    hello.check_version().map_err(|error| error.to_string())?;
+                    let isolation = isolation.ok_or("it was not held in")?;
+                    return Ok((isolation, hello));
+                }
+                Reply::Fatal(reason) => return Err(reason.into_owned()),
+                other => return Err(format!("it began with {other:?}")),
+            }
+        }
+        match link.receive(decoder.space()).await {
+            Ok(0) => return Err("it ended before it was ready".into()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

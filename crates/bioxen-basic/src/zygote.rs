@@ -1,0 +1,386 @@
+//! The controller's side of a zygote.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram as StdUnixDatagram, UnixStream as StdUnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bioxen_core::backend::{Machine, ShutdownError, StartError};
+use bioxen_core::protocol::zygote::{Answer, Exit, LARGEST_DATAGRAM, Order};
+use bioxen_worker::{ISOLATED, PROGRAM_NAME};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use tokio::net::UnixDatagram;
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, warn};
+
+/// How long a zygote may take to kill and reap its workers when it is told to end.
+const WIND_UP: Duration = Duration::from_secs(5);
+
+/// A running zygote.
+pub(crate) struct Zygote {
+    /// A socket that keeps messages apart, like one for datagrams, and knows its end, like a stream.
+    control: Arc<UnixDatagram>,
+    /// Open for as long as workers may live.
+    lifeline: Option<OwnedFd>,
+    child: Mutex<Child>,
+    shared: Arc<Shared>,
+}
+
+/// What the task that listens to the zygote shares with those who wait.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    gone: bool,
+    next_order: u64,
+    ready: Option<oneshot::Sender<()>>,
+    orders: HashMap<u64, oneshot::Sender<Result<Process, String>>>,
+    processes: HashMap<u32, watch::Sender<Option<Exit>>>,
+    /// Workers that outlived the zygote, by handles that no other process can take over.
+    orphans: HashMap<u32, OwnedFd>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A forked worker, from outside.
+pub(crate) struct Process {
+    pub(crate) number: u32,
+    ended: watch::Receiver<Option<Exit>>,
+    shared: Arc<Shared>,
+    /// Whether its memory is to be asked of the system.
+    pub(crate) is_program: bool,
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |error| match error.raw_os_error() {
+        Some(code) if [Errno::EMFILE as i32, Errno::ENFILE as i32].contains(&code) => {
+            StartError::Exhausted { what: "no file descriptors are left".into(), source: Some(error) }
+        }
+        Some(code) if [Errno::EAGAIN as i32, Errno::ENOMEM as i32].contains(&code) => {
+            StartError::Exhausted { what: "no processes or memory are left".into(), source: Some(error) }
+        }
+        _ => StartError::WorkerProgram { what: what.into(), source: Some(error) },
+    }
+}
+
+impl Zygote {
+    /// Starts a zygote and waits until it is ready.
+    pub(crate) async fn start(program: &Path, isolated: bool) -> Result<Self, StartError> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|error| failed("no socket pair")(error.into()))?;
+        let ours = StdUnixDatagram::from(ours);
+        ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
+        let (lifeline_end, lifeline) = io::pipe().map_err(failed("no pipe"))?;
+        let shown = program.display();
+        let mut child = Command::new(program)
+            .arg0(PROGRAM_NAME)
+            .arg(if isolated { ISOLATED } else { "plain" })
+            .env_clear()
+            .stdin(theirs)
+            .stdout(OwnedFd::from(lifeline_end))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                    StartError::WorkerProgram { what: shown.to_string(), source: Some(error) }
+                }
+                _ => failed("starting it failed")(error),
+            })?;
+        let errors = child.stderr.take().map(OwnedFd::from);
+        let number = child.id();
+        let control = UnixDatagram::from_std(ours).map_err(failed("no event source"))?;
+        let (ready, is_ready) = oneshot::channel();
+        let shared = Arc::new(Shared::default());
+        shared.lock().ready = Some(ready);
+        let zygote = Self {
+            control: Arc::new(control),
+            lifeline: Some(lifeline.into()),
+            child: Mutex::new(child),
+            shared: Arc::clone(&shared),
+        };
+        let log = errors.map(|errors| tokio::spawn(log_errors(errors)));
+        tokio::spawn(listen(Arc::clone(&zygote.control), shared));
+        if is_ready.await.is_ok() {
+            debug!(process = number, isolated, "zygote is ready");
+            return Ok(zygote);
+        }
+        let said = match log {
+            Some(log) => log.await.unwrap_or_default(),
+            None => String::new(),
+        };
+        let what = format!("`{shown}` ended at once; it said: {said}");
+        Err(StartError::WorkerProgram { what, source: None })
+    }
+
+    /// Whether it can take no more orders.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.shared.lock().gone
+    }
+
+    /// Has a worker forked. Returns it and our end of the connection to it.
+    pub(crate) async fn fork(
+        &self,
+        mut order: Order,
+    ) -> Result<(Process, StdUnixStream), StartError> {
+        let (ours, theirs) = StdUnixStream::pair().map_err(failed("no socket pair"))?;
+        ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            order.id = state.next_order;
+            state.next_order += 1;
+            state.orders.insert(order.id, answer);
+        }
+        let is_program = order.program.is_some();
+        self.send(&order, &theirs).await.map_err(failed("its zygote does not answer"))?;
+        drop(theirs);
+        match answered.await {
+            Ok(Ok(mut process)) => {
+                process.is_program = is_program;
+                Ok((process, ours))
+            }
+            Ok(Err(reason)) => Err(StartError::Exhausted { what: reason, source: None }),
+            Err(_) => Err(StartError::WorkerProgram {
+                what: "its zygote ended; the next attempt starts another".into(),
+                source: None,
+            }),
+        }
+    }
+
+    async fn send(&self, order: &Order, socket: &StdUnixStream) -> io::Result<()> {
+        let message = rmp_serde::to_vec(order).map_err(io::Error::other)?;
+        if message.len() > LARGEST_DATAGRAM {
+            return Err(io::Error::other("the grants are too many for one order"));
+        }
+        let fd = self.control.as_raw_fd();
+        let sent = self.control.async_io(Interest::WRITABLE, || {
+            let parts = [io::IoSlice::new(&message)];
+            let passed = [socket.as_raw_fd()];
+            let rights = [ControlMessage::ScmRights(&passed)];
+            Ok(sendmsg::<()>(fd, &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
+        });
+        sent.await.map(drop)
+    }
+
+    /// Reaps a zygote that is gone; its workers live on.
+    pub(crate) fn reap(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        match child.try_wait() {
+            Ok(Some(status)) => warn!(%status, "a zygote has died; its VMs live on"),
+            Ok(None) => warn!("a zygote has hung up"),
+            Err(error) => warn!(%error, "a zygote has died"),
+        }
+    }
+
+    /// Ends the zygote and all its workers, and returns when they are gone.
+    pub(crate) fn end(&mut self) -> Result<(), ShutdownError> {
+        // Each worker's process group is killed by the kernel when this is closed …
+        drop(self.lifeline.take());
+        // … and the zygote, which reaps them, winds up when it reads the end of its connection.
+        let _ = self.control.shutdown(Shutdown::Both);
+        let orphans: Vec<OwnedFd> = self.shared.lock().orphans.drain().map(|(_, fd)| fd).collect();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let waited = pidfd(child.id()).is_none_or(|handle| wait_for(&handle, WIND_UP));
+        if !waited {
+            let _ = child.kill();
+        }
+        let reaped = child.wait();
+        let orphans_ended = orphans.iter().all(|orphan| wait_for(orphan, WIND_UP));
+        match reaped {
+            Ok(_) if waited && orphans_ended => Ok(()),
+            Ok(_) => Err(ShutdownError { left: "some workers".into(), source: None }),
+            Err(error) => Err(ShutdownError { left: "the zygote".into(), source: Some(error) }),
+        }
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        if self.lifeline.is_some()
+            && let Err(error) = self.end()
+        {
+            warn!(%error, "clean-up failed");
+        }
+    }
+}
+
+fn pidfd(process: u32) -> Option<OwnedFd> {
+    let process = rustix::process::Pid::from_raw(process.cast_signed())?;
+    pidfd_open(process, PidfdFlags::empty()).ok()
+}
+
+/// Waits until a process has ended; `false` when it takes too long.
+fn wait_for(handle: &OwnedFd, patience: Duration) -> bool {
+    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.is_ok_and(|count| count > 0),
+        }
+    }
+}
+
+/// Passes on what a zygote or an interpreter says on standard error, which in a healthy fleet is
+/// nothing. Returns the last line.
+async fn log_errors(errors: OwnedFd) -> String {
+    let mut last = String::new();
+    let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(errors) else { return last };
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        debug!(line = %line.escape_debug(), "a worker wrote to its standard error");
+        last = line;
+    }
+    last
+}
+
+/// Reads what the zygote says until it ends.
+async fn listen(control: Arc<UnixDatagram>, shared: Arc<Shared>) {
+    let mut space = vec![0; LARGEST_DATAGRAM];
+    while let Ok(length @ 1..) = control.recv(&mut space).await {
+        match rmp_serde::from_slice(&space[..length]) {
+            Ok(answer) => shared.note(answer),
+            Err(error) => warn!(%error, "the zygote said something that makes no sense"),
+        }
+    }
+    shared.zygote_is_gone();
+}
+
+impl Shared {
+    fn note(self: &Arc<Self>, answer: Answer) {
+        let mut state = self.lock();
+        match answer {
+            Answer::Ready(_) => {
+                if let Some(ready) = state.ready.take() {
+                    let _ = ready.send(());
+                }
+            }
+            Answer::Forked { order, process } => {
+                let (note_end, ended) = watch::channel(None);
+                state.processes.insert(process, note_end);
+                let shared = Arc::clone(self);
+                let waiting = state.orders.remove(&order);
+                // If whoever asked has gone, the handle is dropped and the worker with it, for
+                // which the lock must be free.
+                drop(state);
+                let handle = Process { number: process, ended, shared, is_program: false };
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(Ok(handle));
+                }
+            }
+            Answer::Refused { order, reason } => {
+                if let Some(waiting) = state.orders.remove(&order) {
+                    let _ = waiting.send(Err(reason));
+                }
+            }
+            Answer::Ended { process, exit } => {
+                if let Some(ended) = state.processes.remove(&process) {
+                    ended.send_replace(Some(exit));
+                }
+            }
+        }
+    }
+
+    fn zygote_is_gone(&self) {
+        let mut state = self.lock();
+        state.gone = true;
+        state.ready = None;
+        let orders = std::mem::take(&mut state.orders);
+        // Their ends will not be told by anyone; from now on they are watched through handles.
+        let processes = std::mem::take(&mut state.processes);
+        state.orphans = processes
+            .keys()
+            .filter_map(|number| pidfd(*number).map(|handle| (*number, handle)))
+            .collect();
+        drop(state);
+        drop((orders, processes));
+    }
+}
+
+#[async_trait]
+impl Machine for Process {
+    fn process(&self) -> Option<u32> {
+        Some(self.number)
+    }
+
+    fn kill(&self) {
+        let state = self.shared.lock();
+        if state.processes.contains_key(&self.number) {
+            // Not reaped yet as far as the zygote has told, so the number is still its own.
+            let _ = kill(Pid::from_raw(-self.number.cast_signed()), Signal::SIGKILL);
+        } else if let Some(orphan) = state.orphans.get(&self.number) {
+            let _ = kill(Pid::from_raw(-self.number.cast_signed()), Signal::SIGKILL);
+            let _ = pidfd_send_signal(orphan, rustix::process::Signal::KILL);
+        }
+    }
+
+    async fn ended(&self) -> Option<Exit> {
+        let mut ended = self.ended.clone();
+        let exit = ended.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        if exit.is_none() {
+            self.orphan_ended().await;
+        }
+        exit
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        let spent = std::fs::read_to_string(format!("/proc/{}/schedstat", self.number)).ok()?;
+        spent.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        if !self.is_program {
+            return None;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.number)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+}
+
+impl Process {
+    /// Waits for a worker that outlived its zygote.
+    async fn orphan_ended(&self) {
+        let handle = {
+            let state = self.shared.lock();
+            state.orphans.get(&self.number).and_then(|handle| handle.as_fd().try_clone_to_owned().ok())
+        };
+        let Some(handle) = handle else { return };
+        let waiting = tokio::task::spawn_blocking(move || wait_for(&handle, WIND_UP));
+        if waiting.await.unwrap_or(false) {
+            self.shared.lock().orphans.remove(&self.number);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        let mut state = self.shared.lock();
+        state.orphans.remove(&self.number);
+    }
+}

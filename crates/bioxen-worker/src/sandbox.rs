@@ -1,0 +1,119 @@
+//! Holds a worker in: called in the forked child, before it reads anything from its controller.
+//!
+//! The order matters. Whatever needs the file system or a privilege comes first; the system-call
+//! filter, which forbids most of the steps before it, comes last. A mechanism that this machine does
+//! not have is reported and not fatal: the controller decides whether what was reached is enough.
+
+mod filter;
+mod files;
+
+use std::io;
+use std::path::PathBuf;
+
+use bioxen_core::protocol::zygote::Order;
+use bioxen_core::{Isolation, Limit, Mechanism};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+
+pub(crate) use filter::Filters;
+
+/// Address space that a worker may have beyond what Lua may hold: its program, its stack, the
+/// messages in transit. The bound on Lua's memory is the allocator's; this one is behind it.
+const ADDRESS_SPACE_SLACK: u64 = 768 << 20;
+
+/// Applies all that the order asks for and this machine offers.
+pub(crate) fn enter(
+    order: &Order,
+    zygote: &Isolation,
+    filters: &mut Filters,
+) -> io::Result<Isolation> {
+    let mut isolation = zygote.clone();
+    isolation.reached(Mechanism::Process);
+    enter_cgroup(&order.cgroup, &mut isolation);
+    if let Some(directory) = &order.working_directory {
+        // Where it cannot be entered, each run that needs it says so.
+        let _ = std::env::set_current_dir(directory);
+    }
+    isolation.note(Mechanism::ResourceLimits, limit_resources(order));
+    isolation.note(Mechanism::Capabilities, drop_capabilities(order));
+    isolation.note(Mechanism::NoNewPrivileges, prctl::set_no_new_privs());
+    if order.program.is_none() {
+        // Neighbours of the same user can then neither trace the worker nor read its memory.
+        prctl::set_dumpable(false)?;
+    }
+    files::restrict(order, &mut isolation);
+    isolation.note(Mechanism::Seccomp, filters.apply(order));
+    Ok(isolation)
+}
+
+fn enter_cgroup(cgroup: &[PathBuf], isolation: &mut Isolation) {
+    if cgroup.is_empty() {
+        isolation.missed(Mechanism::Cgroup, "used only where programs may be started");
+        return;
+    }
+    let process = std::process::id().to_string();
+    let entered = cgroup
+        .iter()
+        .try_for_each(|directory| std::fs::write(directory.join("cgroup.procs"), &process));
+    isolation.note(Mechanism::Cgroup, entered);
+}
+
+fn limit_resources(order: &Order) -> nix::Result<()> {
+    let bound = |resource, bound: u64| setrlimit(resource, bound, bound);
+    bound(Resource::RLIMIT_CORE, 0)?;
+    if let Limit::Of(files) = order.limits.open_files {
+        bound(Resource::RLIMIT_NOFILE, files.into())?;
+    }
+    match (order.limits.memory, &order.program) {
+        (Limit::Unlimited, _) => {}
+        (Limit::Of(memory), None) => {
+            bound(Resource::RLIMIT_AS, memory.as_u64().saturating_add(ADDRESS_SPACE_SLACK))?;
+        }
+        // Another interpreter has the allocator of its choice; what it takes from the system for
+        // data is all that can be bounded, a little more being used before any Lua runs.
+        (Limit::Of(memory), Some(_)) => {
+            bound(Resource::RLIMIT_DATA, memory.as_u64().saturating_add(2 << 20))?;
+        }
+    }
+    if let (true, Limit::Of(processes)) = (order.grants.spawn, order.limits.child_processes) {
+        // Counts all processes of the user, so it is no bound for root; a cgroup counts right.
+        if order.cgroup.is_empty() && !nix::unistd::geteuid().is_root() {
+            let own = count_own_processes();
+            bound(Resource::RLIMIT_NPROC, own.saturating_add(processes.into()))?;
+        }
+    }
+    Ok(())
+}
+
+/// How many processes and threads this user has now.
+fn count_own_processes() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let user = nix::unistd::getuid().as_raw();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let own = entries.flatten().filter(|entry| {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        is_process && entry.metadata().is_ok_and(|metadata| metadata.uid() == user)
+    });
+    own.map(|entry| std::fs::read_dir(entry.path().join("task")).map_or(1, Iterator::count) as u64)
+        .sum()
+}
+
+/// Drops all capabilities, but for root the one by which it opens other users' files, where files
+/// were granted: landlock still confines it to them.
+fn drop_capabilities(order: &Order) -> Result<(), String> {
+    use caps::{CapSet, Capability, CapsHashSet};
+    let files = !order.grants.read.is_empty() || !order.grants.write.is_empty();
+    let permitted = caps::read(None, CapSet::Permitted).map_err(|error| error.to_string())?;
+    let kept: CapsHashSet = [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH]
+        .into_iter()
+        .filter(|capability| files && permitted.contains(capability))
+        .collect();
+    let set = |which, what: &CapsHashSet| {
+        caps::set(None, which, what).map_err(|error| error.to_string())
+    };
+    if !permitted.is_empty() {
+        set(CapSet::Effective, &kept)?;
+        set(CapSet::Permitted, &kept)?;
+    }
+    set(CapSet::Inheritable, &CapsHashSet::new())
+}

@@ -1,0 +1,406 @@
+//! Seccomp: which system calls a worker may make.
+//!
+//! A worker that only computes gets a short list of calls; granted files add calls to the list. Code
+//! that may start programs cannot live on a list, as programs need what they need: there the list
+//! says what is forbidden, namely what reaches beyond the VM and what would let a process leave the
+//! VM's process group, by which all of it is killed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bioxen_core::protocol::zygote::Order;
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+/// Compiled filters, made once in the zygote for all workers of the same kind.
+#[derive(Default)]
+pub(crate) struct Filters {
+    compiled: HashMap<Kind, Vec<BpfProgram>>,
+}
+
+/// What the list depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    files: bool,
+    program: bool,
+    spawn: bool,
+    net: bool,
+}
+
+impl Kind {
+    fn of(order: &Order) -> Self {
+        Self {
+            files: !order.grants.read.is_empty() || !order.grants.write.is_empty(),
+            program: order.program.is_some(),
+            spawn: order.grants.spawn,
+            net: !order.grants.net.is_empty(),
+        }
+    }
+}
+
+impl Filters {
+    /// Compiles, unless it was done before, the filters for an order. Called in the zygote.
+    pub(crate) fn prepare(&mut self, order: &Order) {
+        let kind = Kind::of(order);
+        // What cannot be compiled is reported when it is to be applied.
+        if let (false, Ok(programs)) = (self.compiled.contains_key(&kind), compile(kind)) {
+            self.compiled.insert(kind, programs);
+        }
+    }
+
+    /// Applies the filters for an order to this process and all that it starts.
+    pub(super) fn apply(&mut self, order: &Order) -> Result<(), String> {
+        self.prepare(order);
+        let Some(programs) = self.compiled.get(&Kind::of(order)) else {
+            return Err(format!("no filter for {}", std::env::consts::ARCH));
+        };
+        programs
+            .iter()
+            .try_for_each(|program| seccompiler::apply_filter(program))
+            .map_err(|error| error.to_string())
+    }
+}
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+fn compile(kind: Kind) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    if !kind.spawn {
+        let rules = allowed(kind)?;
+        return Ok(vec![program(rules, denied, SeccompAction::Allow)?]);
+    }
+    // The C library then falls back to `clone`, whose arguments can be looked at.
+    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    Ok(vec![
+        program(forbidden(kind)?, SeccompAction::Allow, denied)?,
+        program(clone3, SeccompAction::Allow, missing)?,
+    ])
+}
+
+fn program(
+    rules: Rules,
+    otherwise: SeccompAction,
+    listed: SeccompAction,
+) -> Result<BpfProgram, seccompiler::Error> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    Ok(SeccompFilter::new(rules, otherwise, listed, arch)?.try_into()?)
+}
+
+/// What computing and speaking to the controller takes.
+const COMPUTE: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    libc::SYS_gettid,
+    libc::SYS_gettimeofday,
+    libc::SYS_getuid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_prlimit64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_setitimer,
+    libc::SYS_sigaltstack,
+    libc::SYS_write,
+    libc::SYS_writev,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_time,
+];
+
+/// What granted files take; landlock says which files.
+const FILES: &[c_long] = &[
+    libc::SYS_chdir,
+    libc::SYS_dup,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fchdir,
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_getcwd,
+    libc::SYS_getdents64,
+    libc::SYS_mkdirat,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_readlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_statx,
+    libc::SYS_umask,
+    libc::SYS_unlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
+/// What it takes to become an interpreter that is a program of its own. No process can be made, so
+/// becoming another program is all that `execve` allows, and landlock says which.
+const PROGRAM: &[c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_arch_prctl,
+];
+
+/// What a TCP connection takes besides `socket`; landlock says which ports.
+const CONNECT: &[c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_pselect6,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_select,
+];
+
+fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
+    let mut rules: Rules = COMPUTE.iter().map(|call| (*call, Vec::new())).collect();
+    let mut add = |calls: &[c_long]| rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+    if kind.files || kind.program {
+        add(FILES);
+    }
+    if kind.program {
+        // A dynamic linker maps code, and a compiler for Lua makes some.
+        add(PROGRAM);
+        add(&[libc::SYS_mmap, libc::SYS_mprotect]);
+    }
+    if kind.net {
+        add(CONNECT);
+    }
+    if !kind.program {
+        // Memory is never executable: argument 2 of both calls is the protection.
+        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+            rules.insert(call, vec![masked_is(2, libc::PROT_EXEC.cast_unsigned().into(), 0)?]);
+        }
+    }
+    if kind.net {
+        rules.insert(libc::SYS_socket, tcp_only()?);
+    }
+    if kind.files || kind.program {
+        // Asking a descriptor whether it is a terminal, and nothing else.
+        rules.insert(libc::SYS_ioctl, vec![is(1, libc::TCGETS)?]);
+    }
+    Ok(rules)
+}
+
+/// What even code that may start programs must not do.
+const FORBIDDEN: &[c_long] = &[
+    // Leaving the process group, or reaching processes outside of it.
+    libc::SYS_setpgid,
+    libc::SYS_setsid,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kcmp,
+    libc::SYS_process_madvise,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    // Other namespaces, file systems and roots.
+    libc::SYS_chroot,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_setns,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    // The kernel itself, and calls that go round this filter.
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_perf_event_open,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_userfaultfd,
+    // Objects of the whole machine.
+    libc::SYS_mq_open,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_shmget,
+];
+
+fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
+    let mut rules: Rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    let namespaces = [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ];
+    let new_namespace = namespaces
+        .into_iter()
+        .map(|flag| masked_is(0, flag.cast_unsigned().into(), flag.cast_unsigned().into()))
+        .collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_clone, new_namespace);
+    rules.insert(libc::SYS_socket, if kind.net { not_tcp()? } else { not_unix()? });
+    if !kind.net {
+        rules.insert(libc::SYS_connect, Vec::new());
+    }
+    // Typing into a terminal on behalf of its user.
+    rules.insert(libc::SYS_ioctl, vec![is(1, libc::TIOCSTI)?, is(1, libc::TIOCLINUX)?]);
+    Ok(rules)
+}
+
+fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, seccompiler::Error> {
+    Ok(SeccompRule::new(conditions)?)
+}
+
+fn condition(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
+}
+
+fn is(argument: u8, value: u64) -> Result<SeccompRule, seccompiler::Error> {
+    rule(vec![condition(argument, SeccompCmpOp::Eq, value)?])
+}
+
+fn masked_is(argument: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompiler::Error> {
+    rule(vec![condition(argument, SeccompCmpOp::MaskedEq(mask), value)?])
+}
+
+/// The part of a socket's type that is not a flag.
+const SOCKET_TYPE: u64 = 0xf;
+
+fn families() -> [u64; 2] {
+    [libc::AF_INET, libc::AF_INET6].map(|family| family.cast_unsigned().into())
+}
+
+fn tcp_only() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let stream = libc::SOCK_STREAM.cast_unsigned().into();
+    let tcp = |family| {
+        rule(vec![
+            condition(0, SeccompCmpOp::Eq, family)?,
+            condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), stream)?,
+            condition(2, SeccompCmpOp::Le, libc::IPPROTO_TCP.cast_unsigned().into())?,
+        ])
+    };
+    families().into_iter().map(tcp).collect()
+}
+
+/// For a list of what is forbidden: any socket but TCP and those between own processes.
+fn not_tcp() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let [ipv4, ipv6] = families();
+    let unix = libc::AF_UNIX.cast_unsigned().into();
+    let stream: u64 = libc::SOCK_STREAM.cast_unsigned().into();
+    let mut rules = vec![rule(vec![
+        condition(0, SeccompCmpOp::Ne, ipv4)?,
+        condition(0, SeccompCmpOp::Ne, ipv6)?,
+        condition(0, SeccompCmpOp::Ne, unix)?,
+    ])?];
+    for family in [ipv4, ipv6] {
+        // Types are 1 (stream) to 6; each bit pattern but 1 is refused, as is MPTCP, for which
+        // landlock has no rules.
+        for other in (0..=SOCKET_TYPE).filter(|kind| *kind != stream) {
+            rules.push(rule(vec![
+                condition(0, SeccompCmpOp::Eq, family)?,
+                condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), other)?,
+            ])?);
+        }
+        rules.push(rule(vec![
+            condition(0, SeccompCmpOp::Eq, family)?,
+            condition(2, SeccompCmpOp::Gt, libc::IPPROTO_TCP.cast_unsigned().into())?,
+        ])?);
+    }
+    Ok(rules)
+}
+
+fn not_unix() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let unix = libc::AF_UNIX.cast_unsigned().into();
+    Ok(vec![rule(vec![condition(0, SeccompCmpOp::Ne, unix)?])?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_worker_has_a_filter() {
+        for number in 0..16_u8 {
+            let bit = |bit: u8| number & (1 << bit) != 0;
+            let kind = Kind { files: bit(0), program: bit(1), spawn: bit(2), net: bit(3) };
+            assert!(compile(kind).is_ok(), "{number:04b}");
+        }
+    }
+}
