@@ -5,7 +5,7 @@
 //! where, under which limits and grants, and how it ended. Handles are cheap to clone; calls on one VM
 //! queue in order, and VMs run side by side.
 //!
-//! ```
+//! ```standalone_crate
 //! use bioxen::{Fleet, VmSpec};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
