@@ -99,6 +99,8 @@ impl Zygote {
             .arg0(PROGRAM_NAME)
             .arg(if isolated { ISOLATED } else { "plain" })
             .env_clear()
+            // Nothing is left for each forked worker to resolve again.
+            .env("LD_BIND_NOW", "1")
             .stdin(theirs)
             .stdout(OwnedFd::from(lifeline_end))
             .stderr(std::process::Stdio::piped())

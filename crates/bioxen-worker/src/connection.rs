@@ -10,8 +10,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::interrupt;
 
-/// Bytes read at once when nothing says that more will come.
-const READ_AHEAD: usize = 16 << 10;
+/// Bytes that are read at least at once. Little, since an idle worker keeps the page they are in.
+const READ_AT_LEAST: usize = 512;
+
+/// Bytes that are read at most at once.
+const READ_AT_MOST: usize = 4 << 20;
 
 pub(crate) struct Connection {
     stream: UnixStream,
@@ -87,7 +90,7 @@ impl Connection {
         let space = self.decoder.space();
         let start = space.len();
         // A large message is on its way: read in larger pieces.
-        space.resize(start + READ_AHEAD.max(start.min(4 << 20)), 0);
+        space.resize(start + start.clamp(READ_AT_LEAST, READ_AT_MOST), 0);
         let outcome = loop {
             match self.stream.read(&mut space[start..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -14,6 +14,7 @@ use bioxen_core::protocol::zygote::Order;
 use bioxen_core::{Isolation, Limit, Mechanism};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 pub(crate) use filter::Filters;
 
@@ -25,7 +26,7 @@ const ADDRESS_SPACE_SLACK: u64 = 768 << 20;
 pub(crate) fn enter(
     order: &Order,
     zygote: &Isolation,
-    filters: &mut Filters,
+    filters: &Filters,
 ) -> io::Result<Isolation> {
     let mut isolation = zygote.clone();
     isolation.reached(Mechanism::Process);
@@ -98,22 +99,17 @@ fn count_own_processes() -> u64 {
         .sum()
 }
 
-/// Drops all capabilities, but for root the one by which it opens other users' files, where files
-/// were granted: landlock still confines it to them.
-fn drop_capabilities(order: &Order) -> Result<(), String> {
-    use caps::{CapSet, Capability, CapsHashSet};
+/// Drops all capabilities, but for root those by which it opens other users' files, where files were
+/// granted: landlock still confines it to them.
+fn drop_capabilities(order: &Order) -> rustix::io::Result<()> {
     let files = !order.grants.read.is_empty() || !order.grants.write.is_empty();
-    let permitted = caps::read(None, CapSet::Permitted).map_err(|error| error.to_string())?;
-    let kept: CapsHashSet = [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH]
-        .into_iter()
-        .filter(|capability| files && permitted.contains(capability))
-        .collect();
-    let set = |which, what: &CapsHashSet| {
-        caps::set(None, which, what).map_err(|error| error.to_string())
+    let kept = if files {
+        let held = rustix::thread::capabilities(None)?.permitted;
+        held & (CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH)
+    } else {
+        CapabilitySet::empty()
     };
-    if !permitted.is_empty() {
-        set(CapSet::Effective, &kept)?;
-        set(CapSet::Permitted, &kept)?;
-    }
-    set(CapSet::Inheritable, &CapsHashSet::new())
+    let inheritable = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+    rustix::thread::set_capabilities(None, sets)
 }

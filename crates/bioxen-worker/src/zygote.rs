@@ -34,6 +34,8 @@ struct Zygote {
     lifeline: OwnedFd,
     children: SignalFd,
     workers: BTreeSet<Pid>,
+    /// Room for one message. Made once: memory that is touched anew after a fork is copied anew.
+    incoming: Vec<u8>,
     filters: Filters,
     prepared: Option<Prepared>,
     /// What all workers share.
@@ -84,11 +86,15 @@ pub(crate) fn main() -> io::Result<()> {
         lifeline,
         children,
         workers: BTreeSet::new(),
+        incoming: vec![0; LARGEST_DATAGRAM],
         filters: Filters::default(),
         prepared: Some(Prepared::new()?),
         isolation,
     };
     zygote.tell(&Answer::Ready(zygote.isolation.clone()))?;
+    // SAFETY: tidies the C library's heap and takes no pointer. Free blocks that lie about would be
+    // put together by each forked worker anew, which copies the pages that they are in.
+    unsafe { libc::malloc_trim(0) };
     zygote.serve()
 }
 
@@ -158,9 +164,8 @@ impl Zygote {
         }
     }
 
-    fn next_order(&self) -> io::Result<Incoming> {
-        let mut space = vec![0; LARGEST_DATAGRAM];
-        let mut parts = [io::IoSliceMut::new(&mut space)];
+    fn next_order(&mut self) -> io::Result<Incoming> {
+        let mut parts = [io::IoSliceMut::new(&mut self.incoming)];
         let mut passed = nix::cmsg_space!([std::os::fd::RawFd; 1]);
         let fd = self.control.as_raw_fd();
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -176,7 +181,7 @@ impl Zygote {
         let socket = socket.ok_or_else(|| io::Error::other("an order came without a socket"))?;
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
         let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(socket) };
-        let order = rmp_serde::from_slice(&space[..length]).map_err(io::Error::other)?;
+        let order = rmp_serde::from_slice(&self.incoming[..length]).map_err(io::Error::other)?;
         Ok(Incoming::Order(Box::new(order), socket))
     }
 
@@ -249,7 +254,7 @@ impl Zygote {
         } else if order.grants.spawn {
             console::collect_errors_of_programs()?;
         }
-        let isolation = sandbox::enter(order, &self.isolation, &mut self.filters)?;
+        let isolation = sandbox::enter(order, &self.isolation, &self.filters)?;
         connection.send(&[Reply::Sandboxed(isolation)])?;
         Ok(program)
     }

@@ -44,15 +44,17 @@ impl Filters {
     /// Compiles, unless it was done before, the filters for an order. Called in the zygote.
     pub(crate) fn prepare(&mut self, order: &Order) {
         let kind = Kind::of(order);
+        if self.compiled.contains_key(&kind) {
+            return;
+        }
         // What cannot be compiled is reported when it is to be applied.
-        if let (false, Ok(programs)) = (self.compiled.contains_key(&kind), compile(kind)) {
+        if let Ok(programs) = compile(kind) {
             self.compiled.insert(kind, programs);
         }
     }
 
-    /// Applies the filters for an order to this process and all that it starts.
-    pub(super) fn apply(&mut self, order: &Order) -> Result<(), String> {
-        self.prepare(order);
+    /// Applies the prepared filters for an order to this process and all that it starts.
+    pub(super) fn apply(&self, order: &Order) -> Result<(), String> {
         let Some(programs) = self.compiled.get(&Kind::of(order)) else {
             return Err(format!("no filter for {}", std::env::consts::ARCH));
         };
