@@ -1,0 +1,159 @@
+//! Writes inputs for the fuzz targets to start from: `seeds FOLDER` makes one folder for each target.
+
+use std::fs;
+use std::io::Result;
+use std::path::Path;
+
+use bioxen_core::protocol::zygote::{Answer, Exit, How};
+use bioxen_core::protocol::{
+    Configure, End, Evaluate, Form, HEADER_LENGTH, Hello, Reply, Request, Status, VERSION, encode,
+};
+use bioxen_core::{Grants, Isolation, LuaError, Mechanism, Stream, Value};
+// The instrumented code of this program needs its runtime.
+use libfuzzer_sys as _;
+use serde_bytes::ByteBuf;
+
+/// Ways in which a stream arrives: whole, byte by byte, and in pieces of 3 and 7 bytes.
+const CUTS: [&[u8]; 3] = [&[0], &[1, 1], &[2, 3, 7]];
+
+fn main() -> Result<()> {
+    let folder = std::env::args_os().nth(1).expect("the folder to write to is named");
+    let folder = Path::new(&folder);
+    write(&folder.join("reply_frames"), &streams(&replies()))?;
+    write(&folder.join("request_frames"), &streams(&requests()))?;
+    write(&folder.join("zygote_answer"), &answers())
+}
+
+fn write(folder: &Path, inputs: &[Vec<u8>]) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for (index, input) in inputs.iter().enumerate() {
+        fs::write(folder.join(format!("seed-{index:02}")), input)?;
+    }
+    Ok(())
+}
+
+/// Each payload alone, and the frames in a row in each way to arrive.
+fn streams(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let alone = frames.iter().map(|frame| [CUTS[0], &frame[HEADER_LENGTH..]].concat());
+    let in_a_row = CUTS.iter().map(|cut| [cut, &frames.concat()[..]].concat());
+    alone.chain(in_a_row).collect()
+}
+
+fn isolation() -> Isolation {
+    let mut isolation = Isolation::default();
+    isolation.reached(Mechanism::Seccomp);
+    isolation.missed(Mechanism::Cgroup, "no controller");
+    isolation
+}
+
+fn replies() -> Vec<Vec<u8>> {
+    let hello = Hello {
+        protocol: VERSION,
+        interpreter: "Lua 5.4.9".into(),
+        platform: "linux-x86_64".into(),
+    };
+    [
+        Reply::Sandboxed(isolation()),
+        Reply::Hello(hello),
+        Reply::Output(Stream::Stdout, b"49.8578\n"),
+        Reply::Output(Stream::Stderr, b"\xff\0"),
+        Reply::NeedInput(1),
+        Reply::End(end(Status::Finished, values(), None)),
+        Reply::End(end(Status::Error, vec![], Some(lua_error()))),
+        Reply::Fatal("no memory".into()),
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+fn end(status: Status, values: Vec<Value>, error: Option<LuaError>) -> End {
+    End {
+        id: 1,
+        status,
+        values,
+        error,
+        exit_code: Some(3),
+        cpu_time_us: Some(1_500),
+        peak_memory: Some(1 << 20),
+        cut: (false, true),
+        state_lost: false,
+    }
+}
+
+fn values() -> Vec<Value> {
+    let text = |text: &str| Value::String(text.into());
+    vec![
+        Value::Nil,
+        Value::Boolean(true),
+        Value::Integer(-48_502),
+        Value::Float(f64::NAN),
+        Value::Float(0.498_578),
+        Value::String(b"\xfe".to_vec()),
+        Value::Array(vec![Value::Integer(1), Value::Array(vec![])]),
+        Value::Map(vec![(text("gc"), Value::Float(0.5)), (Value::Integer(2), text("x"))]),
+        Value::Other("function: 0x55d0".into()),
+    ]
+}
+
+fn lua_error() -> LuaError {
+    LuaError {
+        message: "input:1: boom".into(),
+        traceback: Some("stack traceback:".into()),
+        value: Some(Value::Map(vec![(Value::String(b"code".to_vec()), Value::Integer(7))])),
+    }
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let grants = Grants::none()
+        .read("/data")
+        .write("/results")
+        .env("HOME")
+        .net("[::1]:80".parse().expect("it is an address"))
+        .spawn();
+    [
+        Request::Configure(Configure { memory: Some(1 << 28), grants }),
+        Request::Evaluate(evaluate(Form::Chunk)),
+        Request::Evaluate(evaluate(Form::Input)),
+        Request::Cancel(1),
+        Request::Stdin(b"ACGT\n"),
+        Request::Stdin(b""),
+        Request::Shutdown,
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+fn evaluate(form: Form) -> Evaluate<'static> {
+    Evaluate {
+        id: 1,
+        form,
+        fresh: true,
+        name: "=input".into(),
+        code: b"return '\0\xff'",
+        arguments: vec![ByteBuf::from(*b"\xfe")],
+        environment: Some([("A".to_owned(), "b".to_owned())].into()),
+        working_directory: Some(ByteBuf::from(*b"/data")),
+        wall_time_us: Some(60_000_000),
+        cpu_time_us: None,
+        output: Some(u64::MAX),
+    }
+}
+
+fn answers() -> Vec<Vec<u8>> {
+    let ended = |how| {
+        let exit = Exit { how, cpu_time_us: 1_500, peak_resident: 1 << 20 };
+        Answer::Ended { process: 4_711, exit }
+    };
+    [
+        Answer::Ready(isolation()),
+        Answer::Forked { order: 1, process: 4_711 },
+        Answer::Refused { order: 2, reason: "no such file".into() },
+        ended(How::Exited(0)),
+        ended(How::Signalled(9)),
+    ]
+    .iter()
+    .map(|answer| encode(answer).split_off(HEADER_LENGTH))
+    .collect()
+}
