@@ -9,11 +9,12 @@ use bioxen_core::backend::{Backend, Link, ShutdownError, StartError, Started};
 use bioxen_core::protocol::zygote::Order;
 use bioxen_core::protocol::{Decoder, Hello, Reply, decode};
 use bioxen_core::{
-    Grants, Interpreter, InterpreterFacts, Isolation, Limit, Limits, VmSpec, VmType,
+    Grants, Interpreter, InterpreterFacts, Isolation, Limit, Limits, Mechanism, VmSpec, VmType,
 };
 use tokio::net::UnixStream;
 use tracing::debug;
 
+use crate::cgroup::Cgroup;
 use crate::link::SocketLink;
 use crate::worker_program::WorkerProgram;
 use crate::zygote::{Process, Zygote};
@@ -84,7 +85,8 @@ impl Backend for BasicBackend {
         let lacking = worker.isolation.lacking(&spec.required_isolation);
         if !lacking.is_empty() {
             let reason = |mechanism| {
-                let reason = worker.isolation.missing.get(mechanism).map_or("unknown", |r| r.as_str());
+                let reason =
+                    worker.isolation.missing.get(mechanism).map_or("unknown", |r| r.as_str());
                 format!("{mechanism} is missing ({reason})")
             };
             return Err(StartError::Isolation {
@@ -113,8 +115,9 @@ impl Backend for BasicBackend {
 
     async fn shutdown(&self) -> Result<(), ShutdownError> {
         self.shared.lock_ready().clear();
-        let mut zygotes =
-            std::mem::take(&mut *self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut zygotes = std::mem::take(
+            &mut *self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         for slot in [&self.shared.isolated, &self.shared.plain] {
             zygotes.extend(slot.lock().await.take());
         }
@@ -153,7 +156,7 @@ fn order(spec: &VmSpec, program: Option<&Path>) -> Result<Order, StartError> {
         program: program.map(Path::to_owned),
         environment: grants.pick_env(environment),
         grants,
-        limits: spec.limits.clone(),
+        limits: spec.effective_limits(),
         working_directory: Some(home),
         cgroup: Vec::new(),
     })
@@ -198,19 +201,31 @@ impl Shared {
         taken
     }
 
-    async fn make_worker(&self, order: Order, vm: &str) -> Result<Worker, StartError> {
+    async fn make_worker(&self, mut order: Order, vm: &str) -> Result<Worker, StartError> {
         let is_program = order.program.is_some();
+        let cgroup = order.grants.spawn.then(|| Cgroup::create(&order.limits));
+        let (cgroup, no_cgroup) = match cgroup {
+            Some(Ok(cgroup)) => (Some(cgroup), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        order.cgroup =
+            cgroup.as_ref().map_or_else(Vec::new, |cgroup| cgroup.directories().to_vec());
         let zygote = self.zygote(order.grants.net.is_empty()).await?;
-        let (process, socket) = zygote.fork(order).await?;
+        let (mut process, socket) = zygote.fork(order).await?;
+        process.hold(cgroup);
         drop(zygote);
         let failed = |reason: String| StartError::Worker { vm: vm.to_owned(), reason };
         let socket = UnixStream::from_std(socket).map_err(|error| failed(error.to_string()))?;
         let mut link = SocketLink(socket);
         let introduced = tokio::time::timeout(PATIENCE, introduce(&mut link, is_program)).await;
-        let (isolation, hello) = match introduced {
+        let (mut isolation, hello) = match introduced {
             Ok(introduced) => introduced.map_err(failed)?,
             Err(_) => return Err(failed(format!("it said nothing for {} s", PATIENCE.as_secs()))),
         };
+        if let Some(reason) = no_cgroup {
+            isolation.missed(Mechanism::Cgroup, reason);
+        }
         Ok(Worker { link, process, hello, isolation })
     }
 
@@ -238,10 +253,7 @@ impl Shared {
 }
 
 /// Reads a worker's first messages; to another interpreter, gives it the shim first.
-async fn introduce(
-    link: &mut SocketLink,
-    is_program: bool,
-) -> Result<(Isolation, Hello), String> {
+async fn introduce(link: &mut SocketLink, is_program: bool) -> Result<(Isolation, Hello), String> {
     if is_program {
         link.send(bioxen_worker::SHIM.as_bytes()).await.map_err(|error| error.to_string())?;
     }

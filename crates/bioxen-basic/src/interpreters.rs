@@ -38,10 +38,8 @@ static PROBED: Mutex<Option<Probed>> = Mutex::new(None);
 
 /// The full path and the version of an interpreter, asked once for each state of its file.
 pub(crate) fn probe(program: &Path) -> Result<(PathBuf, String), StartError> {
-    let refuse = |reason: String| StartError::Interpreter {
-        program: program.display().to_string(),
-        reason,
-    };
+    let refuse =
+        |reason: String| StartError::Interpreter { program: program.display().to_string(), reason };
     let found = which::which(program).map_err(|_| refuse("there is no such program".into()))?;
     let path = found.canonicalize().map_err(|error| refuse(error.to_string()))?;
     let changed = path.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -70,6 +68,8 @@ fn ask_version(path: &Path) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().take(2).collect();
     match words[..] {
         ["Lua" | "LuaJIT", _] => Ok(words.join(" ")),
-        _ => Err(format!("it does not answer `-v` as Lua does, but says `{}`", line.escape_debug())),
+        _ => {
+            Err(format!("it does not answer `-v` as Lua does, but says `{}`", line.escape_debug()))
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! all of them; so does the death of this process, however it dies.
 
 mod backend;
+mod cgroup;
 mod interpreters;
 mod link;
 mod paths;

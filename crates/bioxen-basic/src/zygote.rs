@@ -28,6 +28,8 @@ use tokio::net::UnixDatagram;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, warn};
 
+use crate::cgroup::Cgroup;
+
 /// How long a zygote may take to kill and reap its workers when it is told to end.
 const WIND_UP: Duration = Duration::from_secs(5);
 
@@ -71,15 +73,22 @@ pub(crate) struct Process {
     shared: Arc<Shared>,
     /// Whether its memory is to be asked of the system.
     pub(crate) is_program: bool,
+    cgroup: Option<Cgroup>,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |error| match error.raw_os_error() {
         Some(code) if [Errno::EMFILE as i32, Errno::ENFILE as i32].contains(&code) => {
-            StartError::Exhausted { what: "no file descriptors are left".into(), source: Some(error) }
+            StartError::Exhausted {
+                what: "no file descriptors are left".into(),
+                source: Some(error),
+            }
         }
         Some(code) if [Errno::EAGAIN as i32, Errno::ENOMEM as i32].contains(&code) => {
-            StartError::Exhausted { what: "no processes or memory are left".into(), source: Some(error) }
+            StartError::Exhausted {
+                what: "no processes or memory are left".into(),
+                source: Some(error),
+            }
         }
         _ => StartError::WorkerProgram { what: what.into(), source: Some(error) },
     }
@@ -288,7 +297,8 @@ impl Shared {
                 // If whoever asked has gone, the handle is dropped and the worker with it, for
                 // which the lock must be free.
                 drop(state);
-                let handle = Process { number: process, ended, shared, is_program: false };
+                let number = process;
+                let handle = Process { number, ended, shared, is_program: false, cgroup: None };
                 if let Some(waiting) = waiting {
                     let _ = waiting.send(Ok(handle));
                 }
@@ -365,11 +375,19 @@ impl Machine for Process {
 }
 
 impl Process {
+    /// Keeps the worker's cgroup until the worker has ended.
+    pub(crate) fn hold(&mut self, cgroup: Option<Cgroup>) {
+        self.cgroup = cgroup;
+    }
+
     /// Waits for a worker that outlived its zygote.
     async fn orphan_ended(&self) {
         let handle = {
             let state = self.shared.lock();
-            state.orphans.get(&self.number).and_then(|handle| handle.as_fd().try_clone_to_owned().ok())
+            state
+                .orphans
+                .get(&self.number)
+                .and_then(|handle| handle.as_fd().try_clone_to_owned().ok())
         };
         let Some(handle) = handle else { return };
         let waiting = tokio::task::spawn_blocking(move || wait_for(&handle, WIND_UP));
@@ -382,7 +400,21 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        let mut state = self.shared.lock();
-        state.orphans.remove(&self.number);
+        self.shared.lock().orphans.remove(&self.number);
+        let Some(mut cgroup) = self.cgroup.take() else { return };
+        if let (false, Ok(runtime)) = (cgroup.remove(), tokio::runtime::Handle::try_current()) {
+            let mut ended = self.ended.clone();
+            runtime.spawn(async move {
+                let _ = ended.wait_for(Option::is_some).await;
+                // The other processes of the group are reaped a moment after the worker.
+                for _ in 0..50 {
+                    if cgroup.remove() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                warn!("a cgroup could not be removed; the next program that makes one removes it");
+            });
+        }
     }
 }

@@ -50,7 +50,8 @@ pub struct Limits {
     pub output: Limit<ByteSize>,
     /// Processes that the VM may have besides its own at one moment. Default 0.
     ///
-    /// Counts only where spawning was granted; without that grant no process can be started.
+    /// Counts only where spawning was granted, and is then 16 unless another number is set; without
+    /// that grant no process can be started.
     pub child_processes: Limit<u32>,
     /// Files that the VM's process may have open, those of the worker itself included. Default 64.
     pub open_files: Limit<u32>,

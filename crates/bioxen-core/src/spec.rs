@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Grants, InvalidName, Limits, Mechanism, VmName};
+use crate::{Grants, InvalidName, Limit, Limits, Mechanism, VmName};
+
+/// Processes that code may have which may start programs, where no number was ordered.
+const PROCESSES_WITH_SPAWN: u32 = 16;
 
 /// The kind of place in which a VM lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,6 +160,16 @@ impl VmSpec {
     pub fn require(mut self, mechanism: Mechanism) -> Self {
         self.required_isolation.insert(mechanism);
         self
+    }
+
+    /// The limits with what the grants imply: code that may start programs may have 16 of them at a
+    /// time, unless another number was ordered.
+    pub fn effective_limits(&self) -> Limits {
+        let mut limits = self.limits.clone();
+        if self.grants.spawn && limits.child_processes == Limit::Of(0) {
+            limits.child_processes = Limit::Of(PROCESSES_WITH_SPAWN);
+        }
+        limits
     }
 
     /// The same order under another name.

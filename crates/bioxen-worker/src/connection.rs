@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use bytes::Bytes;
 use bioxen_core::protocol::{Decoder, LARGEST_REQUEST, Reply, encode_into};
+use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::interrupt;

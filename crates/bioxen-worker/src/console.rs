@@ -29,8 +29,11 @@ unsafe extern "C" {
     static mut C_STDOUT: *mut FILE;
     #[link_name = "stderr"]
     static mut C_STDERR: *mut FILE;
-    fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions)
-    -> *mut FILE;
+    fn fopencookie(
+        cookie: *mut c_void,
+        mode: *const c_char,
+        functions: CookieFunctions,
+    ) -> *mut FILE;
     fn __fpurge(stream: *mut FILE);
 }
 

@@ -4,8 +4,8 @@
 //! filter, which forbids most of the steps before it, comes last. A mechanism that this machine does
 //! not have is reported and not fatal: the controller decides whether what was reached is enough.
 
-mod filter;
 mod files;
+mod filter;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,11 +23,7 @@ pub(crate) use filter::Filters;
 const ADDRESS_SPACE_SLACK: u64 = 768 << 20;
 
 /// Applies all that the order asks for and this machine offers.
-pub(crate) fn enter(
-    order: &Order,
-    zygote: &Isolation,
-    filters: &Filters,
-) -> io::Result<Isolation> {
+pub(crate) fn enter(order: &Order, zygote: &Isolation, filters: &Filters) -> io::Result<Isolation> {
     let mut isolation = zygote.clone();
     isolation.reached(Mechanism::Process);
     enter_cgroup(&order.cgroup, &mut isolation);

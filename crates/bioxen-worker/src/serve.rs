@@ -12,9 +12,9 @@ use bioxen_core::protocol::{
 };
 
 use crate::connection::{Connection, Received};
+use crate::console;
 use crate::interrupt::{self, Reason};
 use crate::lua::{self, Memory, Outcome, State};
-use crate::console;
 
 /// What the zygote prepares once, for all workers that it forks.
 pub(crate) struct Prepared {

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use bioxen_core::protocol::zygote::{Answer, Exit, How, LARGEST_DATAGRAM, Order, exit_code};
 use bioxen_core::protocol::Reply;
+use bioxen_core::protocol::zygote::{Answer, Exit, How, LARGEST_DATAGRAM, Order, exit_code};
 use bioxen_core::{Isolation, Mechanism};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

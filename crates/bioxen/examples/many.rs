@@ -6,9 +6,11 @@ fn main() {
         let f2 = Fleet::builder().standby(0).build();
         f2.create(VmSpec::basic("w").unwrap()).await.unwrap();
         for r in 0..3 {
-        let t = std::time::Instant::now();
-        for i in 0..100 { f2.create(VmSpec::basic(format!("v{r}_{i}")).unwrap()).await.unwrap(); }
-        println!("create forked {:?}", t.elapsed() / 100);
+            let t = std::time::Instant::now();
+            for i in 0..100 {
+                f2.create(VmSpec::basic(format!("v{r}_{i}")).unwrap()).await.unwrap();
+            }
+            println!("create forked {:?}", t.elapsed() / 100);
         }
     });
 }

@@ -1,7 +1,8 @@
 use bioxen::*;
 fn main() {
     bioxen::init();
-    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let rt =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     rt.block_on(async {
         let fleet = Fleet::builder().standby(2).build();
         let vm = fleet.create(VmSpec::basic("a").unwrap()).await.unwrap();

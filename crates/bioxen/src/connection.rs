@@ -120,10 +120,7 @@ fn largest_reply(limits: &Limits) -> usize {
 }
 
 fn configure(limits: &Limits, grants: &Grants) -> Configure {
-    Configure {
-        memory: limits.memory.bound().map(|bound| bound.as_u64()),
-        grants: grants.clone(),
-    }
+    Configure { memory: limits.memory.bound().map(|bound| bound.as_u64()), grants: grants.clone() }
 }
 
 fn read(payload: &Bytes) -> Result<Message, FrameError> {

@@ -112,11 +112,15 @@ impl EvalError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Script { path, .. } => Some(format!("check that `{path}` is a file you may read")),
+            Self::Script { path, .. } => {
+                Some(format!("check that `{path}` is a file you may read"))
+            }
             Self::TooLarge { .. } => Some("load data from a file instead of the code".into()),
             Self::NotRunning { .. } => Some("start it again; its Lua state will be empty".into()),
             Self::Removed { .. } => Some("create a VM of that name again".into()),
-            Self::Protocol { .. } => Some("start the VM again; if it repeats, please report it".into()),
+            Self::Protocol { .. } => {
+                Some("start the VM again; if it repeats, please report it".into())
+            }
             Self::Stdin { .. } => None,
         }
     }
@@ -502,7 +506,8 @@ impl InProgress {
         let cpu = match self.context.limits.cpu_time.bound() {
             // One thread cannot use processor time faster than time passes.
             Some(limit) if self.cpu_watch => {
-                let used = self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
+                let used =
+                    self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
                 Some(Instant::now() + limit.saturating_sub(used).max(Duration::from_millis(5)))
             }
             _ => None,
@@ -512,7 +517,8 @@ impl InProgress {
 
     fn time_is_up(&mut self) {
         let now = Instant::now();
-        let cpu_used = || self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
+        let cpu_used =
+            || self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
         let cpu_limit = self.context.limits.cpu_time.bound().filter(|_| self.cpu_watch);
         if cpu_limit.is_some_and(|limit| cpu_used() >= limit) {
             self.killed_for = Some(EndedBy::CpuTime);
@@ -550,7 +556,8 @@ impl InProgress {
                 let written: u64 = self.written.iter().map(|size| size.bytes).sum();
                 let limit = self.context.limits.output.bound();
                 if limit.is_some_and(|limit| written > limit.as_u64()) {
-                    let what = format!("it wrote {written} bytes, more than its limit lets through");
+                    let what =
+                        format!("it wrote {written} bytes, more than its limit lets through");
                     return Some(Step::Over(Err(self.broke_protocol(&what))));
                 }
                 Some(Step::Output(chunk))

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bioxen_basic::{BasicBackend, WorkerProgram};
 use bioxen_core::backend::{Backend, ShutdownError};
-use bioxen_core::{Event, InvalidName, InvalidPattern, NamePattern, VmName, VmSpec, VmState, VmType};
+use bioxen_core::{
+    Event, InvalidName, InvalidPattern, NamePattern, VmName, VmSpec, VmState, VmType,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -94,7 +96,9 @@ pub enum CreateError {
         vm: VmName,
     },
     /// This program was built without that type.
-    #[error("vm `{vm}` cannot be of type `{vm_type}`: that is not built in; this program has {known}")]
+    #[error(
+        "vm `{vm}` cannot be of type `{vm_type}`: that is not built in; this program has {known}"
+    )]
     NotBuiltIn {
         /// The VM's name.
         vm: VmName,
@@ -188,9 +192,7 @@ impl Fleet {
         vm.inner.start().await?;
         reserved.keep(vm.clone());
         let (name, backend) = (vm.name().clone(), vm.spec().vm_type);
-        self.inner
-            .events
-            .tell(|| Event::VmCreated { vm: name, backend, at: Timestamp::now() });
+        self.inner.events.tell(|| Event::VmCreated { vm: name, backend, at: Timestamp::now() });
         Ok(vm)
     }
 
@@ -206,7 +208,8 @@ impl Fleet {
     /// The VM of that name.
     pub fn vm(&self, name: &str) -> Result<Vm, NoSuchVm> {
         self.find_vm(name).ok_or_else(|| {
-            let names: Vec<String> = self.vms().iter().map(|vm| format!("`{}`", vm.name())).collect();
+            let names: Vec<String> =
+                self.vms().iter().map(|vm| format!("`{}`", vm.name())).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             NoSuchVm { name: name.to_owned(), there }
         })

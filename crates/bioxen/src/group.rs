@@ -69,8 +69,10 @@ pub(crate) async fn create(
     spec: VmSpec,
 ) -> Result<Group, CreateGroupError> {
     let group = VmName::new(name)?;
-    let names = (0..count).map(|index| VmName::member(&group, index)).collect::<Result<Vec<_>, _>>()?;
-    let created = join_all(names.into_iter().map(|name| fleet.create(spec.clone().named(name)))).await;
+    let names =
+        (0..count).map(|index| VmName::member(&group, index)).collect::<Result<Vec<_>, _>>()?;
+    let created =
+        join_all(names.into_iter().map(|name| fleet.create(spec.clone().named(name)))).await;
     let (members, errors): (Vec<_>, Vec<_>) = created.into_iter().partition(Result::is_ok);
     let members: Vec<Vm> = members.into_iter().flatten().collect();
     let failed = errors.len();

@@ -82,18 +82,19 @@ type Numbers = (Option<String>, Option<String>, Option<String>);
 fn numbers(ended_by: EndedBy, limits: &Limits, reached: &Reached) -> Numbers {
     let seconds = |duration: Duration| format!("{:.3}s", duration.as_secs_f64());
     let size = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
-    let raise = |flag: &str| Some(format!("raise it with {flag}, or lift it with `{flag} unlimited`"));
+    let raise =
+        |flag: &str| Some(format!("raise it with {flag}, or lift it with `{flag} unlimited`"));
     match ended_by {
-        EndedBy::WallTime => (
-            written(limits.wall_time),
-            Some(seconds(reached.duration)),
-            raise("--timeout"),
-        ),
+        EndedBy::WallTime => {
+            (written(limits.wall_time), Some(seconds(reached.duration)), raise("--timeout"))
+        }
         EndedBy::CpuTime => {
             (written(limits.cpu_time), reached.cpu_time.map(seconds), raise("--cpu-time"))
         }
         EndedBy::Memory => (written(limits.memory), reached.memory.map(size), raise("--memory")),
-        EndedBy::Output => (written(limits.output), Some(size(reached.output)), raise("--max-output")),
+        EndedBy::Output => {
+            (written(limits.output), Some(size(reached.output)), raise("--max-output"))
+        }
         EndedBy::Killed => {
             let hint = "something else killed the worker, such as the system when memory ran out";
             (None, None, Some(hint.into()))

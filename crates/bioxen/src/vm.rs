@@ -109,7 +109,9 @@ impl StartVmError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::AlreadyRunning { .. } => Some("stop it first to start with an empty state".into()),
+            Self::AlreadyRunning { .. } => {
+                Some("stop it first to start with an empty state".into())
+            }
             Self::Removed { .. } => Some("create a VM of that name again".into()),
             Self::Start { source, .. } => Some(source.hint()),
         }
@@ -211,7 +213,7 @@ impl Vm {
             created: inner.created,
             interpreter: context.as_ref().map(|context| context.interpreter.clone()),
             isolation: context.as_ref().map(|context| context.isolation.clone()),
-            limits: inner.spec.limits.clone(),
+            limits: inner.spec.effective_limits(),
             grants: context.map_or_else(|| inner.spec.grants.clone(), |c| c.grants.clone()),
             working_directory: inner.spec.working_directory.clone(),
             runs: inner.runs.load(Ordering::Relaxed),
@@ -329,7 +331,7 @@ impl VmInner {
             environment: environment_digest(&started.interpreter),
             interpreter: started.interpreter,
             grants: started.grants,
-            limits: self.spec.limits.clone(),
+            limits: self.spec.effective_limits(),
             isolation: started.isolation,
         });
         let machine: Arc<dyn Machine> = started.machine.into();

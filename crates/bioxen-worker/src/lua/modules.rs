@@ -103,9 +103,7 @@ fn find(name: &[u8], templates: &[u8]) -> Found {
         }
         let shown = String::from_utf8_lossy(&path).into_owned();
         if refusal(&path, Access::Read).is_some() {
-            tried.push(format!(
-                "no read grant for '{shown}' (allow it with --allow-read {shown})"
-            ));
+            tried.push(format!("no read grant for '{shown}' (allow it with --allow-read {shown})"));
         } else if Path::new(OsStr::from_bytes(&path)).is_file() {
             return Found::File(path);
         } else {

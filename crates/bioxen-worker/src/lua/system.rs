@@ -87,7 +87,8 @@ pub(super) fn refusal(path: &[u8], access: Access) -> Option<String> {
             Access::Write => (system.grants.allows_write(&real), "writing", "--allow-write"),
         };
         let shown = path.display();
-        (!allowed).then(|| format!("{shown}: {verb} it was not granted; allow it with {flag} {shown}"))
+        (!allowed)
+            .then(|| format!("{shown}: {verb} it was not granted; allow it with {flag} {shown}"))
     })
 }
 

@@ -14,8 +14,16 @@ use landlock::{
 const NEWEST: ABI = ABI::V6;
 
 /// What installed programs and their libraries need.
-const SYSTEM: [&str; 8] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/dev/null"];
+const SYSTEM: [&str; 8] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/dev/null",
+];
 
 /// What an interpreter needs that is a program: its libraries.
 const LIBRARIES: [&str; 6] =
