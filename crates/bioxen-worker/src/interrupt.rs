@@ -158,6 +158,9 @@ pub(crate) fn install(socket: RawFd) -> io::Result<()> {
             }
         }
     }
+    // A worker that stops the programs it has started signals its whole group, itself included.
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(libc::SIGTERM, ignore as extern "C" fn(libc::c_int) as usize) };
     // SAFETY: takes an integer.
     match unsafe { libc::fcntl(socket, libc::F_SETOWN, std::process::id().cast_signed()) } {
         -1 => Err(io::Error::last_os_error()),
@@ -227,6 +230,8 @@ pub(crate) fn output_sent() {
 pub(crate) fn waiting_for_input(waiting: bool) {
     WAITING_FOR_INPUT.store(waiting, Ordering::SeqCst);
 }
+
+extern "C" fn ignore(_signal: libc::c_int) {}
 
 extern "C" fn on_signal(_signal: libc::c_int) {
     if !is_running() {

@@ -241,6 +241,8 @@ fn run_program(command: &[u8]) -> std::io::Result<ExitStatus> {
     let copied = copy_output(&mut child);
     if copied.is_err() || interrupt::pending().is_some() {
         let _ = child.kill();
+        // What it has started in turn; whatever does not heed this ends with the VM.
+        let _ = nix::sys::signal::killpg(nix::unistd::getpgrp(), nix::sys::signal::SIGTERM);
     }
     let status = child.wait()?;
     copied.map(|()| status)
