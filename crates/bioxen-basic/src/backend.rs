@@ -220,7 +220,11 @@ impl Shared {
         let mut link = SocketLink(socket);
         let introduced = tokio::time::timeout(PATIENCE, introduce(&mut link, is_program)).await;
         let (mut isolation, hello) = match introduced {
-            Ok(introduced) => introduced.map_err(failed)?,
+            Ok(Ok(introduced)) => introduced,
+            Ok(Err(reason)) => {
+                let said = process.last_words().await;
+                return Err(failed(reason + &said));
+            }
             Err(_) => return Err(failed(format!("it said nothing for {} s", PATIENCE.as_secs()))),
         };
         if let Some(reason) = no_cgroup {

@@ -56,6 +56,8 @@ struct State {
     ready: Option<oneshot::Sender<()>>,
     orders: HashMap<u64, oneshot::Sender<Result<Process, String>>>,
     processes: HashMap<u32, watch::Sender<Option<Exit>>>,
+    /// The first line on standard error since it was last asked for.
+    last_words: String,
     /// Workers that outlived the zygote, by handles that no other process can take over.
     orphans: HashMap<u32, OwnedFd>,
 }
@@ -132,17 +134,16 @@ impl Zygote {
             child: Mutex::new(child),
             shared: Arc::clone(&shared),
         };
-        let log = errors.map(|errors| tokio::spawn(log_errors(errors)));
+        let log = errors.map(|errors| tokio::spawn(log_errors(errors, Arc::clone(&shared))));
         tokio::spawn(listen(Arc::clone(&zygote.control), shared));
         if is_ready.await.is_ok() {
             debug!(process = number, isolated, "zygote is ready");
             return Ok(zygote);
         }
-        let said = match log {
-            Some(log) => log.await.unwrap_or_default(),
-            None => String::new(),
-        };
-        let what = format!("`{shown}` ended at once; it said: {said}");
+        if let Some(log) = log {
+            let _ = log.await;
+        }
+        let what = format!("`{shown}` ended at once{}", zygote.shared.last_words());
         Err(StartError::WorkerProgram { what, source: None })
     }
 
@@ -256,16 +257,17 @@ fn wait_for(handle: &OwnedFd, patience: Duration) -> bool {
 }
 
 /// Passes on what a zygote or an interpreter says on standard error, which in a healthy fleet is
-/// nothing. Returns the last line.
-async fn log_errors(errors: OwnedFd) -> String {
-    let mut last = String::new();
-    let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(errors) else { return last };
+/// nothing.
+async fn log_errors(errors: OwnedFd, shared: Arc<Shared>) {
+    let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(errors) else { return };
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         debug!(line = %line.escape_debug(), "a worker wrote to its standard error");
-        last = line;
+        let mut state = shared.lock();
+        if state.last_words.is_empty() {
+            state.last_words = line;
+        }
     }
-    last
 }
 
 /// Reads what the zygote says until it ends.
@@ -281,6 +283,14 @@ async fn listen(control: Arc<UnixDatagram>, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// What was said on standard error, for an error message.
+    fn last_words(&self) -> String {
+        match std::mem::take(&mut self.lock().last_words) {
+            words if words.is_empty() => words,
+            words => format!("; it said: {}", words.escape_debug()),
+        }
+    }
+
     fn note(self: &Arc<Self>, answer: Answer) {
         let mut state = self.lock();
         match answer {
@@ -375,6 +385,12 @@ impl Machine for Process {
 }
 
 impl Process {
+    /// What a worker that has ended too early said, for an error message.
+    pub(crate) async fn last_words(&self) -> String {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ended()).await;
+        self.shared.last_words()
+    }
+
     /// Keeps the worker's cgroup until the worker has ended.
     pub(crate) fn hold(&mut self, cgroup: Option<Cgroup>) {
         self.cgroup = cgroup;
