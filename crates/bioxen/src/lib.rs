@@ -55,3 +55,13 @@ pub fn interpreters() -> Vec<FoundInterpreter> {
     };
     std::iter::once(embedded).chain(bioxen_basic::interpreters()).collect()
 }
+
+/// The Rust in the documents is compiled and run.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../../docs/how-to/use-the-library.md")]
+    struct UseTheLibrary;
+}

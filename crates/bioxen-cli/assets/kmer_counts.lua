@@ -1,0 +1,1 @@
+../../../examples/kmer_counts.lua

@@ -1,0 +1,1 @@
+../../../examples/open_reading_frames.lua

@@ -1,0 +1,40 @@
+//! The commands, one file each: its arguments and its action.
+
+mod completions;
+mod demo;
+mod doctor;
+mod eval;
+mod man;
+mod repl;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+
+/// Everything that `bioxen` can be asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(run::Arguments),
+    Eval(eval::Arguments),
+    Repl(repl::Arguments),
+    Demo(demo::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
+}
+
+/// Does what the command line says.
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run(arguments) => run::execute(arguments),
+        Command::Eval(arguments) => eval::execute(arguments),
+        Command::Repl(arguments) => repl::execute(&arguments),
+        Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Doctor(arguments) => doctor::execute(&arguments),
+        Command::Completions(arguments) => completions::execute(&arguments),
+        Command::Man(arguments) => man::execute(&arguments),
+    }
+}

@@ -1,0 +1,108 @@
+//! Why a command ended without doing what it was asked, and what the shell sees then.
+//!
+//! How a *run* ended is no failure in this sense: the command did its work, and the run's record has
+//! the exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bioxen::{CreateError, EvalError, StartVmError};
+
+use crate::report::Report;
+use crate::signals::Stop;
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Create(CreateError),
+    #[error(transparent)]
+    Restart(StartVmError),
+    #[error(transparent)]
+    Evaluate(EvalError),
+    #[error("the code ends in the middle of a statement")]
+    Incomplete,
+    #[error("could not read the code from standard input")]
+    ReadCode(#[source] io::Error),
+    #[error("could not write to standard output")]
+    Output(#[source] io::Error),
+    #[error("nobody reads standard output any more")]
+    OutputClosed,
+    #[error("could not start the command's own machinery")]
+    Runtime(#[source] io::Error),
+    #[error("could not use the terminal")]
+    Terminal(#[source] io::Error),
+    #[error("could not prepare the demonstration's data")]
+    DemoData(#[source] io::Error),
+    #[error("could not write manual pages to `{}`", directory.display())]
+    WritePages { directory: PathBuf, source: io::Error },
+    #[error("stopped")]
+    Stopped(Stop),
+}
+
+impl Failure {
+    /// What writing to standard output came to.
+    pub(crate) fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Output(error),
+        }
+    }
+
+    /// What the shell sees. 2 is what the user can correct in the command line, 125 is ours.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::WritePages { .. } | Self::Incomplete => 1,
+            Self::ReadCode(_) | Self::Evaluate(EvalError::Script { .. }) => 2,
+            Self::Create(_)
+            | Self::Restart(_)
+            | Self::Evaluate(_)
+            | Self::Output(_)
+            | Self::Runtime(_)
+            | Self::Terminal(_)
+            | Self::DemoData(_) => 125,
+            // As if SIGPIPE had ended the process, which is how other tools end then.
+            Self::OutputClosed => 141,
+            Self::Stopped(stop) => stop.exit_code(),
+        }
+    }
+
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Create(error) => error.hint(),
+            Self::Restart(error) => error.hint(),
+            Self::Evaluate(error) => error.hint(),
+            Self::WritePages { .. } => Some("name a directory that you may write to".into()),
+            Self::DemoData(_) => Some("set TMPDIR to a directory with 50 kB to spare".into()),
+            Self::Incomplete
+            | Self::ReadCode(_)
+            | Self::Output(_)
+            | Self::OutputClosed
+            | Self::Runtime(_)
+            | Self::Terminal(_)
+            | Self::Stopped(_) => None,
+        }
+    }
+
+    /// The message for a person.
+    fn report(&self) -> Report {
+        Report::of(self, self.hint())
+    }
+
+    /// The message and its causes on one line, for a place among other results.
+    pub(crate) fn in_one_line(&self) -> String {
+        let Report { message, causes, .. } = self.report();
+        std::iter::once(message).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
+    /// Says it on standard error, unless there is nothing to say, and returns the exit code.
+    pub(crate) fn tell(&self) -> ExitCode {
+        match self {
+            Self::OutputClosed | Self::Stopped(_) => {}
+            failure => failure.report().error(),
+        }
+        ExitCode::from(self.exit_code())
+    }
+}

@@ -1,0 +1,74 @@
+//! Quantities as people read them, and what a script wrote as text.
+
+use std::time::Duration;
+
+use bioxen::{ByteSize, Value};
+
+/// A duration in three digits or so: `840 µs`, `1.23 ms`, `45.6 s`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 1e-3 {
+        format!("{} µs", duration.as_micros())
+    } else if seconds < 0.01 {
+        format!("{:.2} ms", seconds * 1e3)
+    } else if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
+
+/// A size in the unit that suits it: `512 B`, `1.5 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// What a measurement came to, or a dash where it is unknown.
+pub(crate) fn or_dash<T>(measured: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    measured.map_or_else(|| "-".to_owned(), show)
+}
+
+/// A returned value on a line of its own: a string as its bytes, anything else in Lua notation.
+pub(crate) fn value_line(value: &Value) -> Vec<u8> {
+    let mut line = match value {
+        Value::String(bytes) => bytes.clone(),
+        other => other.to_string().into_bytes(),
+    };
+    line.push(b'\n');
+    line
+}
+
+/// Text as one line of at most `longest` characters.
+pub(crate) fn clipped(text: &str, longest: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match clean.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", clean[..end].trim_end()),
+        None => clean,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_in_the_unit_that_suits_them() {
+        let shown = [730, 1_234, 45_600, 1_500_000].map(|us| duration(Duration::from_micros(us)));
+        assert_eq!(shown, ["730 µs", "1.23 ms", "46 ms", "1.50 s"]);
+    }
+
+    #[test]
+    fn a_returned_string_is_its_bytes_and_a_table_is_lua() {
+        assert_eq!(value_line(&Value::String(b"a\xff".to_vec())), b"a\xff\n");
+        let table = Value::Array(vec![Value::String(b"a".to_vec())]);
+        assert_eq!(value_line(&table), b"{\"a\"}\n");
+    }
+
+    #[test]
+    fn clipped_text_is_one_line_and_never_splits_a_character() {
+        assert_eq!(clipped("añ\tb\nsecond", 10), "añ b");
+        assert_eq!(clipped("äöü", 2), "äö…");
+        assert_eq!(clipped("", 2), "");
+    }
+}

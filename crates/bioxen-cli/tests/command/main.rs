@@ -1,0 +1,17 @@
+//! The `bioxen` command as it was built: what it prints, and what the shell sees.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
+mod comparison;
+mod demo;
+mod doctor;
+mod endings;
+mod eval;
+mod examples;
+mod json;
+mod pages;
+mod refused;
+mod repl;
+mod run;
+mod signals;
+mod support;
+mod terminal;

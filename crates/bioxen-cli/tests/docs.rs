@@ -1,0 +1,27 @@
+//! Every command in the documents is run, and does what they show.
+
+use std::path::Path;
+
+/// Documents with commands, by their path in the repository.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "docs/tutorial/first-analysis.md",
+    "docs/how-to/grant-access.md",
+    "docs/how-to/set-limits.md",
+    "docs/how-to/choose-an-interpreter.md",
+    "docs/how-to/use-the-library.md",
+    "docs/reference/command.md",
+    "docs/reference/run-record.md",
+];
+
+#[test]
+fn the_commands_in_the_documents_do_what_they_show() {
+    // The documents speak of files as they are seen from the repository's top directory.
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    std::env::set_current_dir(&repository).unwrap();
+    let cases = trycmd::TestCases::new();
+    for document in DOCUMENTS {
+        cases.case(repository.join(document));
+    }
+    cases.default_bin_path(env!("CARGO_BIN_EXE_bioxen")).run();
+}
