@@ -88,6 +88,8 @@ impl Reason {
 }
 
 // All of this is shared with the signal handler, which runs on this process's only thread.
+/// Whether the timer has been set and has not run out.
+static ARMED: AtomicBool = AtomicBool::new(false);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static WAITING_FOR_INPUT: AtomicBool = AtomicBool::new(false);
 static LISTENING: AtomicBool = AtomicBool::new(false);
@@ -181,8 +183,12 @@ pub(crate) fn begin(wall: Option<Duration>, cpu: Option<Duration>, cpu_now: u64)
     DEADLINE.store(after(now, wall), Ordering::Relaxed);
     CPU_DEADLINE.store(after(cpu_now, cpu), Ordering::Relaxed);
     RUNNING.store(true, Ordering::SeqCst);
-    let first = [Some(FIRST_LOOK), wall.map(nanoseconds), cpu.map(nanoseconds)];
-    arm(first.into_iter().flatten().min().unwrap_or(FIRST_LOOK));
+    // A timer that an evaluation before this one has left will do: it runs out early enough.
+    let first = [wall.map(nanoseconds), cpu.map(nanoseconds)].into_iter().flatten().min();
+    let soon = first.is_some_and(|first| first < FIRST_LOOK);
+    if soon || !ARMED.load(Ordering::Relaxed) {
+        arm(first.unwrap_or(FIRST_LOOK).min(FIRST_LOOK));
+    }
 }
 
 /// Stops watching, and says why the evaluation had to end, if it had to.
@@ -233,7 +239,10 @@ pub(crate) fn waiting_for_input(waiting: bool) {
 
 extern "C" fn ignore(_signal: libc::c_int) {}
 
-extern "C" fn on_signal(_signal: libc::c_int) {
+extern "C" fn on_signal(signal: libc::c_int) {
+    if signal == libc::SIGALRM {
+        ARMED.store(false, Ordering::Relaxed);
+    }
     if !is_running() {
         return;
     }
@@ -297,6 +306,7 @@ fn arm(nanoseconds: u64) {
             tv_usec: (microseconds % 1_000_000).cast_signed(),
         },
     };
+    ARMED.store(true, Ordering::Relaxed);
     // SAFETY: the new value is valid, and the old one is not asked for.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const once, ptr::null_mut()) };
 }

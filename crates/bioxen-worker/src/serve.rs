@@ -36,6 +36,9 @@ struct Worker {
     state: State,
     /// The directory that runs start in.
     home: Option<PathBuf>,
+    /// Processor time at the end of the last evaluation. What is used between two, to read the next
+    /// request, counts for the next one, and asking the system once for each is enough.
+    cpu_time: u64,
 }
 
 /// What the next message asks of the worker's loop.
@@ -58,7 +61,8 @@ pub(crate) fn serve(
         interpreter: lua::version(),
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
     })])?;
-    let mut worker = Worker { memory: prepared.memory, state: prepared.state, home };
+    let Prepared { memory, state } = prepared;
+    let mut worker = Worker { memory, state, home, cpu_time: interrupt::process_cpu_time() };
     loop {
         let payload = match console::receive() {
             Ok(Received::Payload(payload)) => payload,
@@ -107,7 +111,7 @@ impl Worker {
             lua::set_environment(environment.clone());
         }
         self.memory.restart_peak();
-        let started = interrupt::process_cpu_time();
+        let started = self.cpu_time;
         let already_cancelled = console::begin(request.id, request.output);
         let limit = |microseconds: Option<u64>| microseconds.map(Duration::from_micros);
         interrupt::begin(limit(request.wall_time_us), limit(request.cpu_time_us), started);
@@ -127,14 +131,14 @@ impl Worker {
             outcome.values.clear();
             outcome.error = None;
         }
-        let used = interrupt::process_cpu_time().saturating_sub(started);
+        self.cpu_time = interrupt::process_cpu_time();
         End {
             id: request.id,
             status: outcome.status,
             values: outcome.values,
             error: outcome.error,
             exit_code: exit_code.filter(|_| reason == Some(Reason::Exit)),
-            cpu_time_us: Some(used / 1000),
+            cpu_time_us: Some(self.cpu_time.saturating_sub(started) / 1000),
             peak_memory: Some(self.memory.peak()),
             cut: console::cut(),
             state_lost: false,

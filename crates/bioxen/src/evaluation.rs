@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::connection::{Connection, Message, ReceiveError};
 use crate::outcome::{self, Reached};
 use crate::vm::{Vm, VmInner};
+use crate::watchdog::Watch;
 
 /// How long a worker may take, after a limit or a request to stop, before it is killed from here.
 ///
@@ -200,8 +201,8 @@ impl Evaluation {
             return Err(EvalError::TooLarge { bytes: code.len() });
         }
         let vm = Arc::clone(&self.vm.inner);
-        let permit = match vm.fleet.upgrade() {
-            Some(fleet) if !vm.is_removed() => fleet.permit().await,
+        let (permit, watchdog) = match vm.fleet.upgrade() {
+            Some(fleet) if !vm.is_removed() => (fleet.permit().await, fleet.watchdog()),
             _ => return Err(EvalError::Removed { vm: vm.spec.name.clone() }),
         };
         let mut connection = Arc::clone(&vm.connection).lock_owned().await;
@@ -241,12 +242,12 @@ impl Evaluation {
         };
         let is_program = context.interpreter.program.is_some();
         let machine = Arc::clone(&open.machine);
-        let cpu_before = match is_program {
-            true => machine.cpu_time().unwrap_or_default(),
-            false => Duration::ZERO,
-        };
-        let send = open.send(&request).await;
+        let cpu_limit = context.limits.cpu_time.bound().filter(|_| is_program);
+        let cpu = cpu_limit.map(|limit| (limit, machine.cpu_time().unwrap_or_default()));
         let grace = if is_program { Duration::ZERO } else { PATIENCE };
+        let kill_at = wall_time.map(|limit| clock + limit + grace);
+        let watch = watchdog.watch(Arc::clone(&machine), kill_at, cpu);
+        let send = open.send(&request).await;
         let run = InProgress {
             vm,
             connection,
@@ -260,11 +261,7 @@ impl Evaluation {
             started,
             clock,
             input: self.input,
-            kill_at: wall_time.map(|limit| clock + limit + grace),
-            kill_for: EndedBy::WallTime,
-            killed_for: None,
-            cpu_watch: is_program,
-            cpu_before,
+            watch,
             cancel: Arc::new(Notify::new()),
             cancelled: false,
             written: [OutputSize::default(); 2],
@@ -350,14 +347,7 @@ struct InProgress {
     started: Timestamp,
     clock: Instant,
     input: Input,
-    /// When the worker is to be killed from here, and why.
-    kill_at: Option<Instant>,
-    kill_for: EndedBy,
-    /// Why it has been killed from here.
-    killed_for: Option<EndedBy>,
-    /// Whether the limit on processor time is watched from here.
-    cpu_watch: bool,
-    cpu_before: Duration,
+    watch: Watch,
     cancel: Arc<Notify>,
     cancelled: bool,
     written: [OutputSize; 2],
@@ -460,7 +450,6 @@ enum Step {
 enum Heard {
     Message(Result<Message, ReceiveError>),
     Cancel,
-    TimeUp,
 }
 
 impl InProgress {
@@ -477,72 +466,28 @@ impl InProgress {
                     return Step::Over(Err(self.broke_protocol(&error.to_string())));
                 }
                 Heard::Cancel => self.send_cancel().await,
-                Heard::TimeUp => self.time_is_up(),
             }
         }
     }
 
     async fn hear(&mut self) -> Heard {
-        let watch = self.next_look();
         let Some(connection) = self.connection.as_mut() else {
             return Heard::Message(Err(ReceiveError::Closed));
-        };
-        let until = async {
-            match watch {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
         };
         tokio::select! {
             biased;
             message = connection.receive() => Heard::Message(message),
             () = self.cancel.notified(), if !self.cancelled => Heard::Cancel,
-            () = until => Heard::TimeUp,
         }
-    }
-
-    /// When to look at the clocks next.
-    fn next_look(&self) -> Option<Instant> {
-        let cpu = match self.context.limits.cpu_time.bound() {
-            // One thread cannot use processor time faster than time passes.
-            Some(limit) if self.cpu_watch => {
-                let used =
-                    self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
-                Some(Instant::now() + limit.saturating_sub(used).max(Duration::from_millis(5)))
-            }
-            _ => None,
-        };
-        [self.kill_at, cpu].into_iter().flatten().min()
-    }
-
-    fn time_is_up(&mut self) {
-        let now = Instant::now();
-        let cpu_used =
-            || self.machine.cpu_time().unwrap_or_default().saturating_sub(self.cpu_before);
-        let cpu_limit = self.context.limits.cpu_time.bound().filter(|_| self.cpu_watch);
-        if cpu_limit.is_some_and(|limit| cpu_used() >= limit) {
-            self.killed_for = Some(EndedBy::CpuTime);
-        } else if self.kill_at.is_some_and(|at| now >= at) {
-            self.killed_for = Some(self.kill_for);
-        } else {
-            return;
-        }
-        self.kill_at = None;
-        self.cpu_watch = false;
-        self.machine.kill();
     }
 
     async fn send_cancel(&mut self) {
         self.cancelled = true;
-        self.cpu_watch = false;
-        self.kill_for = EndedBy::Cancelled;
         if self.context.interpreter.program.is_some() {
             // An interpreter of another kind does not listen while it runs code.
-            self.kill_at = None;
-            self.killed_for = Some(EndedBy::Cancelled);
-            return self.machine.kill();
+            return self.watch.kill_now(EndedBy::Cancelled);
         }
-        self.kill_at = Some(Instant::now() + PATIENCE);
+        self.watch.kill_by(Instant::now() + PATIENCE, EndedBy::Cancelled);
         if let Some(connection) = self.connection.as_mut() {
             // When this fails the worker is gone, which is heard next.
             let _ = connection.send(&Request::Cancel(self.number)).await;
@@ -589,17 +534,13 @@ impl InProgress {
             Input::Reader(reader) => {
                 let mut space = bytes::BytesMut::with_capacity(INPUT_AT_ONCE);
                 let cancelled = self.cancel.notified();
-                let patience = async {
-                    match self.kill_at {
-                        Some(at) => tokio::time::sleep_until(at.into()).await,
-                        None => std::future::pending().await,
-                    }
-                };
+                let ended = self.machine.ended();
                 tokio::select! {
                     read = reader.read_buf(&mut space) => { read?; }
                     // Heard again by the next step.
                     () = cancelled => self.cancel.notify_one(),
-                    () = patience => {}
+                    // A worker whose time is up while it waits.
+                    _ = ended => {}
                 }
                 space.freeze()
             }
@@ -637,7 +578,7 @@ impl InProgress {
     fn was_killed_for(&self) -> Option<EndedBy> {
         let stopped = matches!(self.vm.status(), bioxen_core::VmState::Stopped);
         let wanted = stopped || self.cancelled;
-        self.killed_for.or(wanted.then_some(EndedBy::Cancelled))
+        self.watch.killed_for().or(wanted.then_some(EndedBy::Cancelled))
     }
 
     /// Makes the record and tells it.

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::events::{EventSender, Events};
 use crate::group::{self, Broadcast, CreateGroupError, Group, Removed};
+use crate::watchdog::Watchdog;
 use crate::vm::{StartVmError, StopError, Vm, VmInfo, VmInner};
 
 /// Makes VMs and keeps them by name. Clones are handles on the same fleet.
@@ -32,6 +33,7 @@ pub(crate) struct FleetInner {
     basic: Arc<dyn Backend>,
     events: EventSender,
     permits: Option<Arc<Semaphore>>,
+    watchdog: Watchdog,
 }
 
 enum Slot {
@@ -79,6 +81,7 @@ impl FleetBuilder {
             vms: Mutex::default(),
             basic: Arc::new(BasicBackend::new(self.worker_program, self.standby)),
             events: EventSender::new(),
+            watchdog: Watchdog::default(),
             permits: self.most_running.map(|most| Arc::new(Semaphore::new(most.max(1)))),
         };
         Fleet { inner: Arc::new(inner) }
@@ -330,6 +333,10 @@ impl FleetInner {
             // `create` lets no other type through.
             VmType::Basic | VmType::Xcpng => Arc::clone(&self.basic),
         }
+    }
+
+    pub(crate) fn watchdog(&self) -> Watchdog {
+        self.watchdog.clone()
     }
 
     /// Waits until one more run may be in progress.

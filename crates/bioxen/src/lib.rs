@@ -34,6 +34,7 @@ mod group;
 mod outcome;
 mod session;
 mod vm;
+mod watchdog;
 
 pub use bioxen_basic::{FoundInterpreter, WorkerProgram, init};
 pub use bioxen_core::*;
