@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Signals;
 use crate::standard_input::{self, Shared};
-use crate::{json, runtime, shown};
+use crate::{fleet, json, runtime, shown};
 
 /// Which interpreters to compare.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,11 +29,21 @@ pub(crate) struct On {
         conflicts_with = "lua",
         help_heading = "VM"
     )]
-    pub(crate) interpreters: Vec<String>,
+    interpreters: Vec<String>,
+}
+
+impl On {
+    /// Does an execution as it is, or on each of the interpreters if there are any.
+    pub(crate) fn perform(self, execution: Execution) -> Result<ExitCode, Failure> {
+        if self.interpreters.is_empty() {
+            return execution.perform();
+        }
+        Comparison { execution, interpreters: self.interpreters }.perform()
+    }
 }
 
 /// One execution to do on several interpreters.
-pub(crate) struct Comparison {
+struct Comparison {
     execution: Execution,
     interpreters: Vec<String>,
 }
@@ -54,20 +64,13 @@ struct Finished {
 }
 
 impl Comparison {
-    /// A comparison of what `execution` does on each of `interpreters`.
-    pub(crate) fn new(execution: Execution, interpreters: Vec<String>) -> Self {
-        Self { execution, interpreters }
-    }
-
     /// Does it, and returns success if all interpreters agree.
-    pub(crate) fn perform(self) -> Result<ExitCode, Failure> {
+    fn perform(self) -> Result<ExitCode, Failure> {
         runtime::block_on(async {
             let mut signals = Signals::listen()?;
-            let fleet = Fleet::builder().standby(0).build();
+            let fleet = fleet::new();
             let outcomes = signals.or_stop(self.run_all(&fleet)).await;
-            if let Err(error) = fleet.shutdown().await {
-                tracing::warn!(%error, "the vms were not cleaned up");
-            }
+            fleet::shut_down(&fleet).await;
             self.show(&outcomes?).await
         })
     }
@@ -116,7 +119,7 @@ async fn run(
     code: Code,
     input: Option<Shared>,
 ) -> Result<Finished, Failure> {
-    let vm = execution::create(&fleet, spec).await?;
+    let vm = fleet::create(&fleet, spec).await?;
     let mut evaluation = code.in_vm(&vm).fresh();
     if let Some(input) = input {
         evaluation = evaluation.stdin(input);

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use bioxen::{Fleet, Run, Running, Vm, VmSpec};
+use bioxen::{Fleet, Run, Running, VmSpec};
 
 use crate::code::Code;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::{Signals, Stop};
-use crate::{ending, json, runtime, shown};
+use crate::{ending, fleet, json, runtime, shown};
 
 /// A run to do, and how to show it.
 pub(crate) struct Execution {
@@ -30,12 +30,9 @@ impl Execution {
 
     async fn perform_async(self) -> Result<ExitCode, Failure> {
         let mut signals = Signals::listen()?;
-        // Nothing stands by: there will be no second VM.
-        let fleet = Fleet::builder().standby(0).build();
+        let fleet = fleet::new();
         let outcome = self.run_in(&fleet, &mut signals).await;
-        if let Err(error) = fleet.shutdown().await {
-            tracing::warn!(%error, "the vm was not cleaned up");
-        }
+        fleet::shut_down(&fleet).await;
         outcome
     }
 
@@ -53,7 +50,7 @@ impl Execution {
     }
 
     async fn start(&self, fleet: &Fleet) -> Result<Running, Failure> {
-        let vm = create(fleet, self.spec.clone()).await?;
+        let vm = fleet::create(fleet, self.spec.clone()).await?;
         let mut evaluation = self.code.in_vm(&vm).fresh();
         if self.reads_input {
             evaluation = evaluation.stdin(tokio::io::stdin());
@@ -76,11 +73,6 @@ impl Execution {
         }
         Ok(())
     }
-}
-
-/// Makes a VM.
-pub(crate) async fn create(fleet: &Fleet, spec: VmSpec) -> Result<Vm, Failure> {
-    fleet.create(spec).await.map_err(Failure::Create)
 }
 
 /// Waits for the end of a run; its output goes to `output` as it comes, or else into the [`Run`].

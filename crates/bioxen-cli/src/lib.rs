@@ -1,8 +1,8 @@
 //! The `bioxen` command as a library, so that tests and the documentation's generator reach it.
 //!
-//! One command, one file below [`commands`]; what several of them share is beside it. A command
+//! One command, one file below `commands`; what several of them share is beside it. A command
 //! travels one way: its arguments are parsed once, become a `VmSpec` and code to run, and end as an
-//! [`ExitCode`] or a [`failure::Failure`], which is printed here and nowhere else.
+//! exit code or a `Failure`, which is printed here and nowhere else.
 
 mod arguments;
 mod code;
@@ -12,6 +12,7 @@ mod directories;
 mod ending;
 mod execution;
 mod failure;
+mod fleet;
 mod json;
 mod logs;
 mod output;

@@ -13,9 +13,6 @@ const LIMITS: &str = "Limits (each also accepts `unlimited`)";
 const GRANTS: &str = "Grants (nothing is allowed without one)";
 const VM: &str = "VM";
 
-/// Programs that may run at once when the code may start any: a shell, a pipeline, some room.
-const DEFAULT_PROGRAMS: Limit<u32> = Limit::Of(16);
-
 /// What the command line orders.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VmOptions {
@@ -106,14 +103,12 @@ impl VmOptions {
     }
 
     fn limits(&self) -> Limits {
-        // A grant to start programs would be none if the default limit of 0 stayed.
-        let programs = if self.allow_spawn { DEFAULT_PROGRAMS } else { Limit::Of(0) };
         Limits {
             wall_time: self.timeout,
             cpu_time: self.cpu_time,
             memory: self.memory,
             output: self.max_output,
-            child_processes: self.max_processes.unwrap_or(programs),
+            child_processes: self.max_processes.unwrap_or(Limits::default().child_processes),
             open_files: self.open_files,
         }
     }
@@ -178,6 +173,7 @@ mod tests {
 
     #[test]
     fn a_grant_to_start_programs_lets_some_run_at_once() {
-        assert_eq!(spec("--allow-spawn").limits.child_processes, Limit::Of(16));
+        let limits = spec("--allow-spawn").effective_limits();
+        assert_eq!(limits.child_processes, Limit::Of(16), "as the help text says");
     }
 }

@@ -22,6 +22,9 @@ pub enum Mechanism {
     LandlockFiles,
     /// Landlock: TCP ports outside the grants cannot be bound or connected to.
     LandlockNetwork,
+    /// No address can be reached but those granted, by host and port. Landlock knows ports only, so
+    /// this holds where no network is granted.
+    NetworkHosts,
     /// Landlock: no signal and no abstract socket reaches outside the VM.
     LandlockScope,
     /// Seccomp: system calls outside a short list fail.
@@ -36,13 +39,14 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// Every mechanism, in the order in which they are reported.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Process,
         Self::NoNewPrivileges,
         Self::Capabilities,
         Self::ResourceLimits,
         Self::LandlockFiles,
         Self::LandlockNetwork,
+        Self::NetworkHosts,
         Self::LandlockScope,
         Self::Seccomp,
         Self::NetworkNamespace,
@@ -59,6 +63,7 @@ impl Mechanism {
             Self::ResourceLimits => "resource_limits",
             Self::LandlockFiles => "landlock_files",
             Self::LandlockNetwork => "landlock_network",
+            Self::NetworkHosts => "network_hosts",
             Self::LandlockScope => "landlock_scope",
             Self::Seccomp => "seccomp",
             Self::NetworkNamespace => "network_namespace",

@@ -40,6 +40,15 @@ pub(crate) fn enter(order: &Order, zygote: &Isolation, filters: &Filters) -> io:
     }
     files::restrict(order, &mut isolation);
     isolation.note(Mechanism::Seccomp, filters.apply(order));
+    let held_back = [Mechanism::Seccomp, Mechanism::LandlockNetwork, Mechanism::NetworkNamespace];
+    if !order.grants.net.is_empty() {
+        let reason = "the kernel's rules know ports only; any host is reached on a granted port";
+        isolation.missed(Mechanism::NetworkHosts, reason);
+    } else if held_back.iter().any(|mechanism| isolation.active.contains(mechanism)) {
+        isolation.reached(Mechanism::NetworkHosts);
+    } else {
+        isolation.missed(Mechanism::NetworkHosts, "nothing here holds the network back");
+    }
     Ok(isolation)
 }
 

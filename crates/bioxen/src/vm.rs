@@ -227,7 +227,8 @@ impl Vm {
         match (state, context) {
             (VmState::Failed { reason, .. }, _) => Health::Error(vec![reason]),
             (VmState::Running { .. }, Some(context)) => {
-                let optional = [Mechanism::Cgroup, Mechanism::NetworkNamespace];
+                let optional =
+                    [Mechanism::Cgroup, Mechanism::NetworkNamespace, Mechanism::IpcNamespace];
                 let findings: Vec<String> = context
                     .isolation
                     .missing

@@ -11,14 +11,13 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
-use crate::execution;
 use crate::failure::Failure;
 use crate::json::{self, RunObject};
 use crate::output::Output;
 use crate::report::Report;
 use crate::signals::Signals;
 use crate::table::{self, quantity, text};
-use crate::{runtime, shown};
+use crate::{fleet, runtime, shown};
 use parts::{PARTS, Part};
 use progress::Progress;
 
@@ -41,11 +40,9 @@ pub(crate) struct Arguments {
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
-        let fleet = Fleet::builder().standby(0).build();
+        let fleet = fleet::new();
         let runs = signals.or_stop(run_all(&fleet)).await;
-        if let Err(error) = fleet.shutdown().await {
-            tracing::warn!(%error, "the vms were not cleaned up");
-        }
+        fleet::shut_down(&fleet).await;
         let runs = runs?;
         let rendered = if arguments.json { objects(&runs) } else { summary(&runs).into_bytes() };
         Output::new().write(bioxen::Stream::Stdout, &rendered).await?;
@@ -88,7 +85,7 @@ fn genome_file() -> std::io::Result<NamedTempFile> {
 }
 
 async fn run(fleet: Fleet, spec: VmSpec, script: Script) -> Result<Run, Failure> {
-    let vm = execution::create(&fleet, spec).await?;
+    let vm = fleet::create(&fleet, spec).await?;
     vm.run(script).fresh().await.map_err(Failure::Evaluate)
 }
 

@@ -6,10 +6,8 @@ mod rendering;
 
 use std::process::ExitCode;
 
-use bioxen::Fleet;
-
 use crate::failure::Failure;
-use crate::{json, output, runtime};
+use crate::{fleet, json, output, runtime};
 use findings::Findings;
 
 /// Show what this machine offers, and how to get the rest
@@ -26,11 +24,9 @@ pub(crate) struct Arguments {
 /// Looks around and tells; succeeds if VMs can run.
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let findings = runtime::block_on(async {
-        let fleet = Fleet::builder().standby(0).build();
+        let fleet = fleet::new();
         let findings = Findings::gather(&fleet).await;
-        if let Err(error) = fleet.shutdown().await {
-            tracing::warn!(%error, "the vms were not cleaned up");
-        }
+        fleet::shut_down(&fleet).await;
         Ok(findings)
     })?;
     let rendered = if arguments.json {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bioxen::VmName;
 
 use crate::code::{self, Code};
-use crate::comparison::{Comparison, On};
+use crate::comparison::On;
 use crate::execution::Execution;
 use crate::failure::Failure;
 use crate::vm_options::VmOptions;
@@ -52,8 +52,5 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Code::Input { name: "stdin", code: code::from_standard_input()? }
     };
     let execution = Execution { spec, code, reads_input, json: arguments.json };
-    match arguments.on.interpreters {
-        names if names.is_empty() => execution.perform(),
-        names => Comparison::new(execution, names).perform(),
-    }
+    arguments.on.perform(execution)
 }

@@ -8,7 +8,7 @@ use bioxen::{Script, VmName};
 use clap::ValueHint;
 
 use crate::code::{self, Code};
-use crate::comparison::{Comparison, On};
+use crate::comparison::On;
 use crate::execution::Execution;
 use crate::failure::Failure;
 use crate::vm_options::VmOptions;
@@ -87,10 +87,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         arguments.environment.into_iter().fold(script, |s, (name, value)| s.env(name, value));
     let code = Code::Script(script);
     let execution = Execution { spec, code, reads_input, json: arguments.json };
-    match arguments.on.interpreters {
-        names if names.is_empty() => execution.perform(),
-        names => Comparison::new(execution, names).perform(),
-    }
+    arguments.on.perform(execution)
 }
 
 #[cfg(test)]

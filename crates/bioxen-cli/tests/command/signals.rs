@@ -37,6 +37,17 @@ fn ctrl_c_cancels_the_run_which_is_130() {
 }
 
 #[test]
+fn ctrl_c_cancels_code_that_waits_for_input() {
+    let mut waiting = command(["eval", "print('ready') return io.read()"]);
+    waiting.stdin(Stdio::piped());
+    let (mut child, output) = start(waiting);
+    let input = child.stdin.take();
+    send(Signal::SIGINT, &child);
+    assert_eq!(end(child, output), Ended::with(130, "", "error: cancelled\n"));
+    drop(input);
+}
+
+#[test]
 fn a_cancelled_run_has_its_record() {
     // With `--json` nothing is streamed: the script's standard error is not either, so that the
     // moment at which it runs is told by the log.

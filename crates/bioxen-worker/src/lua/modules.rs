@@ -51,6 +51,9 @@ pub(super) unsafe extern "C-unwind" fn loadlib(lua: *mut ffi::lua_State) -> c_in
     }
 }
 
+const NO_NETWORK: &str = "no network library in the built-in Lua; another interpreter (--lua) can \
+load one that is under --allow-read and connect where --allow-net allows it";
+
 /// What looking for a module's file came to.
 enum Found {
     File(Vec<u8>),
@@ -109,6 +112,9 @@ fn find(name: &[u8], templates: &[u8]) -> Found {
         } else {
             tried.push(format!("no file '{shown}'"));
         }
+    }
+    if name == b"socket" || name.starts_with(b"socket.") {
+        tried.push(NO_NETWORK.to_owned());
     }
     Found::Nothing(tried.join("\n\t"))
 }

@@ -29,6 +29,15 @@ const SYSTEM: [&str; 8] = [
 const LIBRARIES: [&str; 6] =
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
 
+/// What the C library reads to turn host names into addresses.
+const NAMES: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/services",
+];
+
 /// Restricts this process and all that it starts.
 pub(super) fn restrict(order: &Order, isolation: &mut Isolation) {
     match build(order).and_then(landlock::RulesetCreated::restrict_self) {
@@ -95,6 +104,9 @@ fn build(order: &Order) -> Result<landlock::RulesetCreated, RulesetError> {
     if let Some(program) = &order.program {
         rules = add(rules, [program].into_iter(), execute)?;
         rules = add(rules, LIBRARIES.iter(), execute)?;
+    }
+    if !order.grants.net.is_empty() {
+        rules = add(rules, NAMES.iter(), read)?;
     }
     for address in &order.grants.net {
         rules = rules.add_rule(NetPort::new(address.port(), AccessNet::ConnectTcp))?;

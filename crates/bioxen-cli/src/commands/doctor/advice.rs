@@ -18,6 +18,7 @@ pub(super) fn for_mechanism(mechanism: Mechanism) -> &'static str {
         Mechanism::LandlockNetwork => {
             "needs Linux 6.7 or later with `landlock` among the security modules"
         }
+        Mechanism::NetworkHosts => "grant no network, or filter hosts outside with a firewall",
         Mechanism::LandlockScope => {
             "needs Linux 6.12 or later with `landlock` among the security modules"
         }

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::advice;
 use crate::directories::Directories;
-use crate::execution;
 use crate::failure::Failure;
+use crate::fleet;
 
 /// How many VMs are made to measure how long that takes.
 const MEASURED: usize = 20;
@@ -158,7 +158,7 @@ async fn measure(fleet: &Fleet) -> Result<Measured, Failure> {
 async fn time_one(fleet: &Fleet, spec: &VmSpec, index: usize) -> Result<(Duration, Vm), Failure> {
     let name = VmName::member(&spec.name, index).expect("a group's member has a valid name");
     let start = Instant::now();
-    let vm = execution::create(fleet, spec.clone().named(name)).await?;
+    let vm = fleet::create(fleet, spec.clone().named(name)).await?;
     vm.eval("1").await.map_err(Failure::Evaluate)?;
     Ok((start.elapsed(), vm))
 }
@@ -166,7 +166,7 @@ async fn time_one(fleet: &Fleet, spec: &VmSpec, index: usize) -> Result<(Duratio
 /// A cgroup is made only for VMs that may start programs: asks one of those.
 async fn note_cgroup(fleet: &Fleet, spec: &VmSpec, isolation: &mut Isolation) {
     let spawning = spec.clone().grants(bioxen::Grants::none().spawn());
-    let Ok(vm) = execution::create(fleet, spawning).await else { return };
+    let Ok(vm) = fleet::create(fleet, spawning).await else { return };
     let found = vm.info().isolation.unwrap_or_default();
     match found.missing.get(&Mechanism::Cgroup) {
         Some(reason) => isolation.missed(Mechanism::Cgroup, reason),

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::report::Report;
 use crate::signals::Signals;
-use crate::{ending, execution};
+use crate::{ending, execution, fleet};
 
 /// A key that is pressed does not wait longer than this for the session's answer.
 const LONGEST_ANSWER: Duration = Duration::from_millis(500);
@@ -41,8 +41,8 @@ impl Conversation {
     /// Makes the VM. Needs a runtime.
     pub(super) async fn start(spec: VmSpec) -> Result<Self, Failure> {
         let mut signals = Signals::listen_for_interrupt()?;
-        let fleet = Fleet::builder().standby(0).build();
-        let vm = signals.or_stop(execution::create(&fleet, spec)).await?;
+        let fleet = fleet::new();
+        let vm = signals.or_stop(fleet::create(&fleet, spec)).await?;
         Ok(Self { session: vm.session(), vm, fleet, output: Output::new(), signals })
     }
 
@@ -88,9 +88,7 @@ impl Conversation {
 
     /// Ends the VM.
     pub(super) async fn end(self) {
-        if let Err(error) = self.fleet.shutdown().await {
-            tracing::warn!(%error, "the vm was not cleaned up");
-        }
+        fleet::shut_down(&self.fleet).await;
     }
 
     async fn show(&mut self, run: &Run) -> Result<(), Failure> {

@@ -85,28 +85,25 @@ fn editor(talk: &Shared) -> Reedline {
         .with_partial_completions(true)
         .with_ansi_colors(colours)
         .with_edit_mode(Box::new(Emacs::new(keys)));
-    match history() {
-        Ok(Some(history)) => editor.with_history(Box::new(history)),
-        Ok(None) => editor,
+    let Some(Directories { state, .. }) = Directories::from_environment() else { return editor };
+    match history(&state) {
+        Ok(history) => editor.with_history(Box::new(history)),
         Err(error) => {
+            let message = format!("the history cannot be kept in `{}`", state.display());
             let causes = vec![error.to_string()];
-            Report { causes, ..Report::new("the history is not kept") }.warning();
+            let hint = Some("name another directory in BIOXEN_HOME".to_owned());
+            Report { causes, hint, ..Report::new(message) }.warning();
             editor
         }
     }
 }
 
 /// The history of earlier conversations, readable by its owner alone.
-fn history() -> io::Result<Option<FileBackedHistory>> {
-    let Some(Directories { state, .. }) = Directories::from_environment() else { return Ok(None) };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
+fn history(state: &Path) -> io::Result<FileBackedHistory> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
     let file = state.join("repl_history");
-    make_private(&file)?;
-    FileBackedHistory::with_file(LONGEST_HISTORY, file).map(Some).map_err(io::Error::other)
-}
-
-fn make_private(file: &Path) -> io::Result<()> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
+    FileBackedHistory::with_file(LONGEST_HISTORY, file).map_err(io::Error::other)
 }
 
 /// The conversation with the runtime that it needs.
