@@ -94,8 +94,7 @@ impl State {
             let size = size_of_val(&seed);
             libc::getrandom(seed.as_mut_ptr().cast(), size, 0);
             let lua = self.lua;
-            ffi::lua_getglobal(lua, c"math".as_ptr());
-            ffi::lua_getfield(lua, -1, c"randomseed".as_ptr());
+            libraries::push_randomseed(lua);
             ffi::lua_pushinteger(lua, seed[0]);
             ffi::lua_pushinteger(lua, seed[1]);
             ffi::lua_pcall(lua, 2, 0, 0);

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bioxen_core::Isolation;
 use bioxen_core::protocol::{
     Configure, End, Evaluate, Hello, Reply, Request, Status, VERSION, decode,
 };
@@ -51,16 +52,18 @@ enum Next {
 pub(crate) fn serve(
     connection: Connection,
     prepared: Prepared,
+    isolation: Isolation,
     home: Option<PathBuf>,
 ) -> io::Result<()> {
     prepared.state.reseed();
     interrupt::install(connection.raw_fd())?;
     console::take_connection(connection);
-    console::send(&[Reply::Hello(Hello {
+    let hello = Hello {
         protocol: VERSION,
         interpreter: lua::version(),
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-    })])?;
+    };
+    console::send(&[Reply::Sandboxed(isolation), Reply::Hello(hello)])?;
     let Prepared { memory, state } = prepared;
     let mut worker = Worker { memory, state, home, cpu_time: interrupt::process_cpu_time() };
     loop {

@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use bioxen_core::protocol::Reply;
@@ -210,53 +211,36 @@ impl Zygote {
     /// The child's part. Returns its exit code.
     fn become_worker(&mut self, order: &Order, socket: OwnedFd) -> i32 {
         let mut connection = Connection::new(socket);
-        match self.start_worker(order, &mut connection) {
-            Ok(Some(mut program)) => {
-                // Only returns when it fails.
-                let error = program.exec();
-                let reason = format!("{} cannot be run: {error}", program.get_program().display());
-                let _ = connection.send(&[Reply::Fatal(reason.into())]);
-                1
-            }
-            Ok(None) => {
-                let Some(prepared) = self.prepared.take() else { return 1 };
-                match serve::serve(connection, prepared, order.working_directory.clone()) {
-                    Ok(()) => 0,
-                    Err(error) if error.kind() == io::ErrorKind::OutOfMemory => exit_code::MEMORY,
-                    Err(_) => 1,
-                }
-            }
-            Err(error) => {
-                let _ = connection.send(&[Reply::Fatal(error.to_string().into())]);
-                1
-            }
+        let isolation = match self.hold_in(order, &connection) {
+            Ok(isolation) => isolation,
+            Err(error) => return refuse(&mut connection, &error.to_string()),
+        };
+        if let Some(program) = &order.program {
+            let error = become_program(program, order, isolation, &mut connection);
+            let reason = format!("{} cannot be run: {error}", program.display());
+            return refuse(&mut connection, &reason);
+        }
+        let Some(prepared) = self.prepared.take() else { return 1 };
+        match serve::serve(connection, prepared, isolation, order.working_directory.clone()) {
+            Ok(()) => 0,
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => exit_code::MEMORY,
+            Err(_) => 1,
         }
     }
 
-    /// Holds the child in, and says how far. Returns the program to become, if there is one.
-    fn start_worker(
-        &mut self,
-        order: &Order,
-        connection: &mut Connection,
-    ) -> io::Result<Option<Command>> {
+    /// Holds the child in, and says how far.
+    fn hold_in(&self, order: &Order, connection: &Connection) -> io::Result<Isolation> {
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         lifeline::attach(&self.lifeline)?;
-        let program = order.program.as_ref().map(|path| {
-            let mut program = Command::new(path);
-            program.arg("-e").arg(crate::shim_bootstrap()).env_clear().envs(&order.environment);
-            program
-        });
-        if program.is_some() {
+        if order.program.is_some() {
             // The connection becomes the program's standard input and output.
             dup2_stdin(connection.as_fd())?;
             dup2_stdout(connection.as_fd())?;
         } else if order.grants.spawn {
             console::collect_errors_of_programs()?;
         }
-        let isolation = sandbox::enter(order, &self.isolation, &self.filters)?;
-        connection.send(&[Reply::Sandboxed(isolation)])?;
-        Ok(program)
+        sandbox::enter(order, &self.isolation, &self.filters)
     }
 
     /// Reaps whatever has ended, and kills what a worker has left.
@@ -288,6 +272,27 @@ impl Zygote {
             }
         }
     }
+}
+
+/// Becomes an interpreter that is a program of its own. Returns only when that fails.
+fn become_program(
+    program: &Path,
+    order: &Order,
+    isolation: Isolation,
+    connection: &mut Connection,
+) -> io::Error {
+    if let Err(error) = connection.send(&[Reply::Sandboxed(isolation)]) {
+        return error;
+    }
+    let mut command = Command::new(program);
+    command.arg("-e").arg(crate::shim_bootstrap()).env_clear().envs(&order.environment);
+    command.exec()
+}
+
+fn refuse(connection: &mut Connection, reason: &str) -> i32 {
+    // When this fails the controller is gone, and the worker is about to be.
+    let _ = connection.send(&[Reply::Fatal(reason.into())]);
+    1
 }
 
 /// A child that has ended and is not reaped yet.

@@ -101,7 +101,9 @@ pub(super) unsafe extern "C-unwind" fn open(lua: *mut ffi::lua_State) -> c_int {
             ffi::lua_settop(lua, 0);
         }
         modules::set_up(lua);
-        // 5.4's generational mode is not the default; the incremental one is what scripts expect.
+        ffi::lua_getglobal(lua, c"math".as_ptr());
+        ffi::lua_getfield(lua, 1, c"randomseed".as_ptr());
+        ffi::lua_rawsetp(lua, ffi::LUA_REGISTRYINDEX, (&raw const RANDOMSEED_KEY).cast());
         0
     }
 }
@@ -182,6 +184,16 @@ unsafe extern "C-unwind" fn exit(lua: *mut ffi::lua_State) -> c_int {
     }
     interrupt::request(Reason::Exit);
     interrupt::raise(lua, interrupt::pending().unwrap_or(Reason::Exit))
+}
+
+/// Where the registry keeps `math.randomseed`, whatever becomes of the table `math`.
+static RANDOMSEED_KEY: u8 = 1;
+
+/// Pushes `math.randomseed`.
+pub(super) unsafe fn push_randomseed(lua: *mut ffi::lua_State) {
+    let key = (&raw const RANDOMSEED_KEY).cast();
+    // SAFETY: reading an existing registry entry raises no error.
+    unsafe { ffi::lua_rawgetp(lua, ffi::LUA_REGISTRYINDEX, key) };
 }
 
 /// Where the registry keeps the traceback of the last error.

@@ -5,6 +5,8 @@
 //! says what is forbidden, namely what reaches beyond the VM and what would let a process leave the
 //! VM's process group, by which all of it is killed.
 
+mod search;
+
 use std::collections::{BTreeMap, HashMap};
 
 use bioxen_core::protocol::zygote::Order;
@@ -71,7 +73,11 @@ fn compile(kind: Kind) -> Result<Vec<BpfProgram>, seccompiler::Error> {
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     if !kind.spawn {
         let rules = allowed(kind)?;
-        return Ok(vec![program(rules, denied, SeccompAction::Allow)?]);
+        let calls: Vec<(c_long, bool)> =
+            rules.iter().map(|(call, conditions)| (*call, conditions.is_empty())).collect();
+        let conditional = rules.into_iter().filter(|(_, conditions)| !conditions.is_empty());
+        let rest = program(conditional.collect(), denied, SeccompAction::Allow)?;
+        return Ok(vec![search::before(&calls, rest)]);
     }
     // The C library then falls back to `clone`, whose arguments can be looked at.
     let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
