@@ -77,10 +77,11 @@ impl Backend for BasicBackend {
             Interpreter::Program(program) => Some(interpreters::probe(program)?),
         };
         let standing_by = if fits_standby(spec) { self.shared.take_standby() } else { None };
-        let order = order(spec, program.as_ref().map(|(path, _)| path.as_path()))?;
-        let worker = match standing_by {
-            Some(worker) => worker,
-            None => self.shared.make_worker(order.clone(), spec.name.as_str()).await?,
+        let (worker, order) = if let Some(worker) = standing_by {
+            (worker, standby_order())
+        } else {
+            let order = order(spec, program.as_ref().map(|(path, _)| path.as_path()))?;
+            (self.shared.make_worker(order.clone(), spec.name.as_str()).await?, order)
         };
         let lacking = worker.isolation.lacking(&spec.required_isolation);
         if !lacking.is_empty() {
@@ -142,6 +143,7 @@ fn fits_standby(spec: &VmSpec) -> bool {
     let small_enough = matches!((spec.limits.memory, usual.memory), (Limit::Of(asked), Limit::Of(usual)) if asked <= usual);
     spec.interpreter == Interpreter::Embedded
         && spec.grants.is_none()
+        && spec.working_directory.is_none()
         && spec.limits.open_files == usual.open_files
         && small_enough
 }
@@ -149,12 +151,12 @@ fn fits_standby(spec: &VmSpec) -> bool {
 fn order(spec: &VmSpec, program: Option<&Path>) -> Result<Order, StartError> {
     let home = paths::home(spec)?;
     let grants = paths::resolve(spec, &home)?;
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        grants.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
     Ok(Order {
         id: 0,
         program: program.map(Path::to_owned),
-        environment: grants.pick_env(environment),
+        environment: environment.collect(),
         grants,
         limits: spec.effective_limits(),
         working_directory: Some(home),

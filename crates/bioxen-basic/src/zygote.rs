@@ -8,13 +8,14 @@ use std::os::unix::net::{UnixDatagram as StdUnixDatagram, UnixStream as StdUnixS
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bioxen_core::backend::{Machine, ShutdownError, StartError};
 use bioxen_core::protocol::zygote::{Answer, Exit, LARGEST_DATAGRAM, Order};
-use bioxen_worker::{ISOLATED, PROGRAM_NAME};
+use bioxen_worker::{ISOLATED, PROGRAM_NAME, UNFILTERED};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -41,7 +42,18 @@ pub(crate) struct Zygote {
     lifeline: Option<OwnedFd>,
     child: Mutex<Child>,
     shared: Arc<Shared>,
+    /// Whether the kernel holds it in a call that does not return.
+    stuck: bool,
 }
+
+/// Whether this kernel was seen to hang when a system-call filter was applied.
+static FILTERS_HANG: AtomicBool = AtomicBool::new(false);
+
+/// How long applying a filter may take. It takes a fraction of a millisecond.
+const FILTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a zygote may take to be ready on a busy machine.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the task that listens to the zygote shares with those who wait.
 #[derive(Default)]
@@ -98,7 +110,29 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> StartError {
 
 impl Zygote {
     /// Starts a zygote and waits until it is ready.
+    ///
+    /// On a kernel that hangs when a system-call filter is applied, the zygote is given up, which is
+    /// all that can be done with it, and another one is started that applies none.
     pub(crate) async fn start(program: &Path, isolated: bool) -> Result<Self, StartError> {
+        if !FILTERS_HANG.load(Ordering::Relaxed) {
+            match Self::launch(program, isolated, true).await? {
+                Some(zygote) => return Ok(zygote),
+                None => FILTERS_HANG.store(true, Ordering::Relaxed),
+            }
+            warn!("this kernel hangs when a system-call filter is applied; going on without");
+        }
+        Self::launch(program, isolated, false).await?.ok_or_else(|| StartError::WorkerProgram {
+            what: "the kernel does not let it start".into(),
+            source: None,
+        })
+    }
+
+    /// Starts a zygote; `None` when the kernel hangs as it applies a filter.
+    async fn launch(
+        program: &Path,
+        isolated: bool,
+        filtered: bool,
+    ) -> Result<Option<Self>, StartError> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|error| failed("no socket pair")(error.into()))?;
@@ -109,6 +143,7 @@ impl Zygote {
         let mut child = Command::new(program)
             .arg0(PROGRAM_NAME)
             .arg(if isolated { ISOLATED } else { "plain" })
+            .args((!filtered).then_some(UNFILTERED))
             .env_clear()
             // Nothing is left for each forked worker to resolve again.
             .env("LD_BIND_NOW", "1")
@@ -128,17 +163,35 @@ impl Zygote {
         let (ready, is_ready) = oneshot::channel();
         let shared = Arc::new(Shared::default());
         shared.lock().ready = Some(ready);
-        let zygote = Self {
+        let mut zygote = Self {
             control: Arc::new(control),
             lifeline: Some(lifeline.into()),
             child: Mutex::new(child),
             shared: Arc::clone(&shared),
+            stuck: false,
         };
         let log = errors.map(|errors| tokio::spawn(log_errors(errors, Arc::clone(&shared))));
         tokio::spawn(listen(Arc::clone(&zygote.control), shared));
-        if is_ready.await.is_ok() {
-            debug!(process = number, isolated, "zygote is ready");
-            return Ok(zygote);
+        let mut is_ready = is_ready;
+        let mut waited = tokio::time::timeout(FILTER_PATIENCE, &mut is_ready).await;
+        if waited.is_err() {
+            if filtered && is_stuck_in_filter(number) {
+                zygote.stuck = true;
+                return Ok(None);
+            }
+            waited = tokio::time::timeout(READY_PATIENCE, &mut is_ready).await;
+        }
+        match waited {
+            Ok(Ok(())) => {
+                debug!(process = number, isolated, "zygote is ready");
+                return Ok(Some(zygote));
+            }
+            Ok(Err(_ended)) => {}
+            Err(_elapsed) => {
+                let seconds = READY_PATIENCE.as_secs();
+                let what = format!("`{shown}` was not ready after {seconds} s");
+                return Err(StartError::WorkerProgram { what, source: None });
+            }
         }
         if let Some(log) = log {
             let _ = log.await;
@@ -214,6 +267,11 @@ impl Zygote {
         // … and the zygote, which reaps them, winds up when it reads the end of its connection.
         let _ = self.control.shutdown(Shutdown::Both);
         let orphans: Vec<OwnedFd> = self.shared.lock().orphans.drain().map(|(_, fd)| fd).collect();
+        if self.stuck {
+            // Not even SIGKILL ends it before the kernel lets go of it.
+            let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).kill();
+            return Ok(());
+        }
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         let waited = pidfd(child.id()).is_none_or(|handle| wait_for(&handle, WIND_UP));
         if !waited {
@@ -237,6 +295,13 @@ impl Drop for Zygote {
             warn!(%error, "clean-up failed");
         }
     }
+}
+
+/// Whether a process waits in the kernel's allocator for filters. Only then is it certain that the
+/// kernel is at fault, and not a busy machine.
+fn is_stuck_in_filter(process: u32) -> bool {
+    let place = std::fs::read_to_string(format!("/proc/{process}/wchan")).unwrap_or_default();
+    place.contains("bpf")
 }
 
 fn pidfd(process: u32) -> Option<OwnedFd> {

@@ -1,6 +1,6 @@
 //! Permissions that Lua code was given. None is there unless it was named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -78,14 +78,6 @@ impl Grants {
     /// Whether `path` (absolute, without `.`, `..` or links) may be written.
     pub fn allows_write(&self, path: &Path) -> bool {
         self.write.iter().any(|granted| path.starts_with(granted))
-    }
-
-    /// Picks the granted variables out of an environment.
-    pub fn pick_env(
-        &self,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> BTreeMap<String, String> {
-        environment.into_iter().filter(|(name, _)| self.env.contains(name)).collect()
     }
 }
 
@@ -184,12 +176,5 @@ mod tests {
         {
             assert!(bad.parse::<NetAddress>().is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn only_granted_variables_are_picked() {
-        let environment = [("HOME", "/h"), ("TOKEN", "t")].map(|(k, v)| (k.into(), v.into()));
-        let picked = Grants::none().env("HOME").pick_env(environment);
-        assert_eq!(picked.into_iter().collect::<Vec<_>>(), [("HOME".into(), "/h".into())]);
     }
 }

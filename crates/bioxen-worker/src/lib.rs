@@ -42,6 +42,10 @@ pub const PROGRAM_NAME: &str = "bioxen-worker";
 /// The first argument of a zygote whose workers are granted no network.
 pub const ISOLATED: &str = "isolated";
 
+/// The second argument of a zygote that is to apply no system-call filter, because this kernel was
+/// seen to hang when it should.
+pub const UNFILTERED: &str = "unfiltered";
+
 /// The version of the built-in Lua.
 #[cfg(target_os = "linux")]
 pub use lua::version as embedded_version;

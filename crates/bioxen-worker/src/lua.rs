@@ -136,7 +136,9 @@ impl State {
             let loaded = load(lua, form, name, code);
             if loaded != ffi::LUA_OK {
                 if form == Form::Input && loaded == ffi::LUA_ERRSYNTAX && wants_more(lua) {
-                    return Outcome::of(Status::Incomplete);
+                    let mut outcome = self.failure(loaded);
+                    outcome.status = Status::Incomplete;
+                    return outcome;
                 }
                 return self.failure(loaded);
             }

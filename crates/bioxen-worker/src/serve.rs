@@ -70,17 +70,23 @@ pub(crate) fn serve(
         let payload = match console::receive() {
             Ok(Received::Payload(payload)) => payload,
             Ok(Received::Closed | Received::Interrupted) => return Ok(()),
-            Err(error) => return worker.give_up(&error.to_string()),
+            Err(error) => return give_up(&error.to_string()),
         };
         let request = match decode(&payload) {
             Ok(request) => request,
-            Err(error) => return worker.give_up(&error.to_string()),
+            Err(error) => return give_up(&error.to_string()),
         };
         match worker.handle(request)? {
             Next::GoOn => {}
             Next::Leave => return Ok(()),
         }
     }
+}
+
+/// Says why the worker cannot go on, and ends it.
+fn give_up(reason: &str) -> io::Result<()> {
+    console::send(&[Reply::Fatal(Cow::Borrowed(reason))])?;
+    Err(io::Error::other(reason.to_owned()))
 }
 
 impl Worker {
@@ -101,11 +107,6 @@ impl Worker {
     fn configure(&mut self, configure: Configure) {
         self.memory.set_limit(configure.memory);
         lua::set_grants(configure.grants);
-    }
-
-    fn give_up(&self, reason: &str) -> io::Result<()> {
-        console::send(&[Reply::Fatal(Cow::Borrowed(reason))])?;
-        Err(io::Error::other(reason.to_owned()))
     }
 
     fn evaluate(&mut self, request: &Evaluate) -> End {

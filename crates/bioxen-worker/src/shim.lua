@@ -1,18 +1,20 @@
--- Makes a stock Lua interpreter (5.1 to 5.4, LuaJIT) a BioXen worker that speaks the worker protocol
--- over its standard input and output.
+-- Makes a stock Lua interpreter (5.1 to 5.4, LuaJIT) a BioXen worker, which speaks the worker
+-- protocol over its standard input and output.
 --
--- The controller starts the interpreter with a line that reads this file from standard input and calls
--- it; what follows on the same input are frames. The protocol is described in bioxen-core, `protocol.rs`.
+-- The controller starts the interpreter with a line of Lua that reads this file from standard input
+-- and runs it; what follows on that input are frames. bioxen-core describes the protocol in
+-- `protocol.rs`.
 --
---   start ──Hello──▶ serving ──evaluate──▶ running ──End──▶ serving
+--   start ──hello──▶ serving ──evaluate──▶ running ──end──▶ serving
 --                       │                     └─ need_input ◀─▶ stdin
---                       └── shutdown, end of input ──▶ exit          nonsense ──▶ fatal, exit 1
+--                       ├── shutdown, end of input ──▶ exit 0
+--                       └── nonsense ──fatal──▶ exit 1
 --
--- It leaves to others: limits on time and memory, and cancelling (the controller ends the process: an
--- interpreter without help from C cannot be interrupted), and isolation. The checks of grants here give
--- good messages; what holds code in is the operating system.
+-- It leaves to others: bounding time and memory, and cancelling (without help from C an interpreter
+-- cannot be interrupted, so the controller ends the process); and isolation. The checks of grants
+-- here are for good messages. What holds code in is the operating system.
 --
--- Code that runs may replace any function it can reach, so everything needed here is captured first,
+-- Code may replace every function that it can reach. So all that is needed here is captured first,
 -- and the interpreter's own library tables are never handed out: each environment gets its own.
 
 ---------------------------------------------------------------------------------------------------
@@ -21,11 +23,12 @@
 
 local stock = _G
 local error, next, pcall, rawget, rawset, select = error, next, pcall, rawget, rawset, select
-local setmetatable, tonumber, tostring, type, xpcall = setmetatable, tonumber, tostring, type, xpcall
-local collectgarbage, load, loadstring, setfenv, getfenv = collectgarbage, load, loadstring, setfenv, getfenv
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local collectgarbage, xpcall = collectgarbage, xpcall
+local load, loadstring, setfenv, getfenv = load, loadstring, setfenv, getfenv
 local byte, char, find, format = string.byte, string.char, string.find, string.format
-local gmatch, gsub, match, rep, sub = string.gmatch, string.gsub, string.match, string.rep, string.sub
-local pack_binary = string.pack
+local gmatch, gsub, match, rep = string.gmatch, string.gsub, string.match, string.rep
+local pack_binary, sub = string.pack, string.sub
 local concat, sort, unpack = table.concat, table.sort, table.unpack or unpack
 local floor, frexp, huge = math.floor, math.frexp, math.huge
 local clock, exit_process, setlocale, time = os.clock, os.exit, os.setlocale, os.time
@@ -35,7 +38,8 @@ local create_coroutine, running_coroutine = coroutine.create, coroutine.running
 local stock_resume = coroutine.resume
 local stock_open, stock_popen, stock_type = io.open, io.popen, io.type
 local stdin, stdout = io.stdin, io.stdout
-local read_from, write_to, flush_file, close_file = stdin.read, stdin.write, stdin.flush, stdin.close
+local read_from, write_to = stdin.read, stdin.write
+local flush_file, close_file = stdin.flush, stdin.close
 local stock_loaded = package.loaded
 
 ---------------------------------------------------------------------------------------------------
@@ -94,10 +98,11 @@ do
     if number >= 0 and number < 128 then return char(number) end
     if number >= 0 and number < 65536 then return char(205, floor(number / 256), number % 256) end
     if pack_binary then return "\211" .. pack_binary(">i8", number) end
-    return "\211" .. four_bytes(floor(number / 4294967296) % 4294967296) .. four_bytes(number % 4294967296)
+    local high = floor(number / 4294967296) % 4294967296
+    return "\211" .. four_bytes(high) .. four_bytes(number % 4294967296)
   end
 
-  -- Sign, exponent and fraction of a number that is neither zero nor infinite, as IEEE 754 stores them.
+  -- Exponent and fraction of a positive number that is not infinite, as IEEE 754 stores them.
   local function float_parts(number)
     local fraction, exponent = frexp(number)
     exponent = exponent + 1022
@@ -115,8 +120,8 @@ do
     elseif number ~= 0 then
       exponent, fraction = float_parts(number)
     end
-    local high = floor(fraction / 4294967296)
-    return "\203" .. four_bytes(sign + exponent * 1048576 + high) .. four_bytes(fraction % 4294967296)
+    local high = sign + exponent * 1048576 + floor(fraction / 4294967296)
+    return "\203" .. four_bytes(high) .. four_bytes(fraction % 4294967296)
   end
 
   if math.type then
@@ -223,8 +228,7 @@ do
     return number
   end
 
-  -- A float whose first four bytes are `high`: how wide its parts are depends on its size.
-  local function assemble_float(sign, exponent, fraction, bias, fraction_bits)
+  local function assemble_float(is_negative, exponent, fraction, bias, fraction_bits)
     local number
     if exponent == 2 * bias + 1 then
       number = fraction == 0 and huge or huge - huge
@@ -233,18 +237,19 @@ do
     else
       number = (fraction + 2 ^ fraction_bits) * 2 ^ (exponent - bias - fraction_bits)
     end
-    return sign == 0 and number or -number
+    return is_negative and -number or number
   end
 
   local function read_float32()
     local bits = read_unsigned(4)
-    return assemble_float(floor(bits / 2147483648), floor(bits / 8388608) % 256, bits % 8388608, 127, 23)
+    local exponent = floor(bits / 8388608) % 256
+    return assemble_float(bits >= 2147483648, exponent, bits % 8388608, 127, 23)
   end
 
   local function read_float64()
     local high, low = read_unsigned(4), read_unsigned(4)
-    local fraction = (high % 1048576) * 4294967296.0 + low
-    return assemble_float(floor(high / 2147483648), floor(high / 1048576) % 2048, fraction, 1023, 52)
+    local exponent, fraction = floor(high / 1048576) % 2048, (high % 1048576) * 4294967296.0 + low
+    return assemble_float(high >= 2147483648, exponent, fraction, 1023, 52)
   end
 
   local function read_bytes(count)
@@ -367,7 +372,8 @@ do
     local understood, name, fields = pcall(decode_request, bytes)
     if not understood then
       fatal(format(
-        "a frame of %d bytes is no request (%s); it starts with %s", length, tostring(name), show_start(bytes)
+        "a frame of %d bytes is no request (%s); it starts with %s",
+        length, tostring(name), show_start(bytes)
       ))
     end
     return name, fields
@@ -406,7 +412,7 @@ local function stop(reason)
   error(STOP, 0)
 end
 
--- Raises an error that names the place in the running code from which a function of ours was called.
+-- Raises an error that names the place in the running code which called a function of ours.
 local function complain(message)
   local level = 2
   local info = getinfo(level, "S")
@@ -417,8 +423,8 @@ local function complain(message)
   error(message, level)
 end
 
--- Passes on what a stock function returned. Its errors look as if the running code had called it, with
--- `hidden` arguments that the code did not give.
+-- Passes on what a stock function returned. Its errors look as if the running code had called it,
+-- which did not give the first `hidden` of its arguments.
 local function finish_call(name, hidden, succeeded, ...)
   if succeeded then return ... end
   local message = ...
@@ -451,10 +457,13 @@ local room, cut, unbuffered, accept, put, settle, drain, flush_output, write_val
 do
   local LARGEST_BUFFER = 32768
   local LARGEST_OUTPUT_FRAME = 262144
-  -- Writes in each second that are sent at once: what little code says arrives before it hangs or is
-  -- killed, and code that says much does not pay for it.
+  -- Writes in each second that are sent at once: what little code says arrives before it hangs or
+  -- is killed, and code that says much does not pay for it.
   local PROMPT_WRITES = 1000
-  local OUTPUT_START = { stdout = "\129\166output\146\166stdout", stderr = "\129\166output\146\166stderr" }
+  local OUTPUT_START = {
+    stdout = "\129\166output\146\166stdout",
+    stderr = "\129\166output\146\166stderr",
+  }
 
   local waiting, waiting_count, waiting_size = {}, 0, 0
   local waiting_stream = "stdout"
@@ -581,7 +590,7 @@ do
     input, input_at, input_is_over = "", 1, false
   end
 
-  -- Waits for more input; returns whether there was some. What is left of the old is to be kept before.
+  -- Waits for more input, which takes the place of what is there; returns whether there was some.
   local function pull()
     if input_is_over or not running_id then return false end
     flush_output()
@@ -603,7 +612,7 @@ do
     end
   end
 
-  -- Reads up to where `locate`, given the bytes and a position, finds an end; all where it finds none.
+  -- Reads up to where `locate`, given bytes and a position, finds the end, or to the end of input.
   local function read_until(locate)
     local pieces, count = {}, 0
     while true do
@@ -843,24 +852,29 @@ do
   local ERROR_LINE = "\t[C]: in function 'error'"
   local TAIL_CALL = "^\t%(%.*tail call"
 
+  -- Calls tostring. Returns the text, or nil and why there is none.
+  local function try_tostring(value)
+    local metatable = getmetatable_raw(value)
+    -- LuaJIT would run for ever, where others overflow their stack.
+    if metatable and rawget(metatable, "__tostring") == tostring then return nil, "it calls itself" end
+    local succeeded, text = pcall(tostring, value)
+    if succeeded and type(text) == "string" then return text end
+    if succeeded then return nil, "it returned a " .. type(text) .. " value" end
+    return nil, type(text) == "string" and text or raw_text(text)
+  end
+
   function error_message(value)
     if type(value) == "string" then return (gsub(value, "^" .. OWN_POSITION, "")) end
-    local succeeded, text = pcall(tostring, value)
-    if not succeeded then
-      local reason = type(text) == "string" and text or raw_text(text)
-      return "(error object: its __tostring failed: " .. reason .. ")"
-    elseif type(text) ~= "string" then
-      return "(error object: its __tostring failed: it returned a " .. type(text) .. " value)"
-    end
-    return text
+    local text, problem = try_tostring(value)
+    return text or "(error object: its __tostring failed: " .. problem .. ")"
   end
 
   local function stock_line(name)
     return "\t[C]: in " .. (name ~= "" and "function " .. name or "?")
   end
 
-  -- The lines of a traceback, but for the `hidden` last ones, with those of functions of ours made one
-  -- that looks as the stock function's would.
+  -- The lines of a traceback, but for the `hidden` last ones, with those of functions of ours made
+  -- one that looks as the stock function's would.
   local function show_as_stock(lines, count)
     local kept, stands_for = {}, nil
     for index = 1, count do
@@ -948,7 +962,8 @@ do
       local directory = granted[index]
       local after = byte(path, #directory + 1)
       if directory == "/" then return true end
-      if sub(path, 1, #directory) == directory and (after == nil or after == 47) then return true end
+      local ends_there = after == nil or after == 47
+      if ends_there and sub(path, 1, #directory) == directory then return true end
     end
     return false
   end
@@ -957,17 +972,22 @@ do
     return is_covered(path, grants.read) or is_covered(path, grants.write)
   end
 
+  local function refuse(path, what, flag)
+    local hint = "; allow it with " .. flag .. " " .. path
+    return nil, path .. ": " .. what .. " it was not granted" .. hint, NOT_PERMITTED
+  end
+
   -- Returns the path to use, or what a function of the io library returns on failure.
   function permit_reading(path)
     local absolute = resolve(path)
     if absolute and is_readable(absolute) then return absolute end
-    return nil, path .. ": reading it was not granted; allow it with --allow-read " .. path, NOT_PERMITTED
+    return refuse(path, "reading", "--allow-read")
   end
 
   function permit_writing(path)
     local absolute = resolve(path)
     if absolute and is_covered(absolute, grants.write) then return absolute end
-    return nil, path .. ": writing it was not granted; allow it with --allow-write " .. path, NOT_PERMITTED
+    return refuse(path, "writing", "--allow-write")
   end
 
   local function to_set(list)
@@ -980,7 +1000,8 @@ do
 
   function configure(fields)
     local read, write, _, env, spawn = unpack(fields, 1, 5)
-    grants = { read = read or {}, write = write or {}, env = to_set(env or {}), spawn = spawn == true }
+    grants.read, grants.write = read or {}, write or {}
+    grants.env, grants.spawn = to_set(env or {}), spawn == true
   end
 end
 
@@ -1037,11 +1058,11 @@ end
 
 local in_context, run_program
 do
-  -- Descriptors 0 and 1 of this process are the connection, which programs must neither read nor write.
-  -- io.popen: the end that the code does not hold is /dev/null, and so is standard error.
-  -- os.execute: a shell sends the program's standard output on as it comes, keeps its standard error in a
-  -- variable, and after a mark writes that and the exit status. So both streams arrive exactly (standard
-  -- error without NUL bytes) and apart, standard error last; and no file is needed for it.
+  -- Descriptors 0 and 1 of this process are the connection, which programs must neither read nor
+  -- write. With io.popen, the stream that the code does not hold is /dev/null, and so is standard
+  -- error. With os.execute, a shell passes the program's standard output on as it comes, collects
+  -- its standard error in a variable, and writes that and the exit status after a mark. So both
+  -- arrive exactly (but for NUL bytes in standard error) and apart, and no file is needed.
 
   local marks = 0
 
@@ -1049,7 +1070,7 @@ do
     return "'" .. gsub(text, "'", "'\\''") .. "'"
   end
 
-  -- Gives programs the evaluation's variables and directory, which this process cannot take on itself.
+  -- Gives programs the evaluation's variables and directory, which this process cannot take on.
   function in_context(command)
     local lines = {}
     for name, value in next, variables do
@@ -1094,8 +1115,9 @@ do
   -- Runs a command to its end; returns its exit status.
   function run_program(command)
     local mark = new_mark()
+    local quoted = shell_quoted(in_context(command))
     local script = "exec 3>&1 </dev/null 2>/dev/null\n"
-      .. "errors=$(sh -c " .. shell_quoted(in_context(command)) .. " 2>&1 >&3 3>&-; printf :%d $?)\n"
+      .. "errors=$(/bin/sh -c " .. quoted .. " 2>&1 >&3 3>&-; printf :%d $?)\n"
       .. "printf '\\000" .. mark .. "%s' \"$errors\""
     flush_output()
     local pipe = stock_popen(script, "r")
@@ -1116,15 +1138,21 @@ end
 
 local PRECOMPILED = "precompiled code is refused; load its source instead"
 
+-- The name of a chunk, which cannot pass for ours.
+local function foreign_name(name)
+  return name == OWN_SOURCE and "=?" or name
+end
+
 local function compile(code, name, globals)
   if byte(code) == 27 then return nil, PRECOMPILED end
+  name = foreign_name(name)
   if LOAD_TAKES_ENVIRONMENT then return load(code, name, "t", globals) end
   local chunk, message = loadstring(code, name)
   if chunk then setfenv(chunk, globals) end
   return chunk, message
 end
 
--- What a file contains, as code: without a mark of its encoding and a first line meant for the system.
+-- A file's bytes as code: without the mark of an encoding and a first line for the system.
 local function code_of_file(bytes)
   if sub(bytes, 1, 3) == "\239\187\191" then bytes = sub(bytes, 4) end
   if byte(bytes) ~= 35 then return bytes end
@@ -1134,6 +1162,7 @@ end
 
 -- Compiles what a function returns piece by piece.
 local function compile_pieces(reader, name, globals)
+  name = foreign_name(name)
   if LOAD_TAKES_ENVIRONMENT then return load(reader, name, "t", globals) end
   local is_first = true
   local chunk, message = load(function()
@@ -1158,9 +1187,9 @@ end
 ---------------------------------------------------------------------------------------------------
 
 local BASE_FUNCTIONS = {
-  "_VERSION", "assert", "collectgarbage", "error", "gcinfo", "getmetatable", "ipairs", "next", "pairs",
-  "pcall", "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "tonumber", "tostring",
-  "type", "unpack", "xpcall",
+  "_VERSION", "assert", "collectgarbage", "error", "gcinfo", "getmetatable", "ipairs", "next",
+  "pairs", "pcall", "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "tonumber",
+  "tostring", "type", "unpack", "xpcall",
 }
 -- Libraries that touch nothing outside the interpreter.
 local PURE_LIBRARIES = { "bit", "bit32", "coroutine", "math", "string", "table", "utf8" }
@@ -1262,7 +1291,7 @@ do
       if type(thread) ~= "thread" then bad_argument(1, "resume", "coroutine expected") end
       return pass_stop_on(stock_resume(thread, ...))
     end
-    -- Of the interpreters whose hooks belong to coroutines, 5.1 cannot hook the main one from another.
+    -- Where hooks belong to coroutines, 5.1 alone cannot set that of the main one from another.
     if HAS_FUNCTION_ENVIRONMENTS and not IS_JIT then
       function library.wrap(body)
         local thread = call_as("wrap", 0, create_coroutine, body)
@@ -1290,22 +1319,31 @@ do
     return mode == nil or find(mode, "t", 1, true) ~= nil
   end
 
+  -- The globals of what is loaded: those that were given, if any.
+  local function choose_globals(environment, ...)
+    local is_given = select("#", ...) > 0
+    -- Where functions have environments, only a table can be one.
+    if HAS_FUNCTION_ENVIRONMENTS then is_given = type((...)) == "table" end
+    if is_given then return (...) end
+    return environment.thread_globals
+  end
+
   function add_loading(environment)
     local globals = environment.globals
 
     local function load_code(name, chunk, chunk_name, mode, ...)
-      local chunk_globals = environment.thread_globals
-      if select("#", ...) > 0 then chunk_globals = ... end
+      local chunk_globals = choose_globals(environment, ...)
       if not admits_text(mode) then return nil, PRECOMPILED end
       if type(chunk) == "number" then chunk = tostring(chunk) end
       if type(chunk) == "string" then return compile(chunk, chunk_name, chunk_globals) end
-      if type(chunk) ~= "function" then bad_argument(1, name, "function expected, got " .. type(chunk)) end
+      if type(chunk) ~= "function" then
+        bad_argument(1, name, "function expected, got " .. type(chunk))
+      end
       return finish_loading(compile_pieces(chunk, chunk_name, chunk_globals))
     end
 
     local function load_file(path, mode, ...)
-      local chunk_globals = environment.thread_globals
-      if select("#", ...) > 0 then chunk_globals = ... end
+      local chunk_globals = choose_globals(environment, ...)
       if not admits_text(mode) then return nil, PRECOMPILED end
       local bytes, name = read_program(path)
       if not bytes then return nil, name end
@@ -1344,23 +1382,37 @@ do
     return info.func
   end
 
+  local is_stock_table = { [stock] = true }
+  for _, library in next, stock_loaded do
+    is_stock_table[library] = true
+  end
+
+  -- The environment of a function that is code of others, written in Lua. The rest has that of the
+  -- process or of a stock library.
+  local function find_environment(found)
+    local info = found and getinfo(found, "S")
+    if not info or info.what == "C" or info.source == OWN_SOURCE then return nil end
+    local fenv = getfenv(found)
+    return not is_stock_table[fenv] and fenv or nil
+  end
+
   function add_function_environments(environment)
     local globals = environment.globals
     function globals.getfenv(subject)
       if subject == 0 then return environment.thread_globals end
       local found = find_function(subject == nil and 1 or subject, "getfenv")
-      local fenv = found and getfenv(found) or stock
-      return fenv == stock and environment.thread_globals or fenv
+      return find_environment(found) or environment.thread_globals
     end
     function globals.setfenv(subject, fenv)
-      if type(fenv) ~= "table" then bad_argument(2, "setfenv", "table expected, got " .. type(fenv)) end
+      if type(fenv) ~= "table" then
+        bad_argument(2, "setfenv", "table expected, got " .. type(fenv))
+      end
       if subject == 0 then
         environment.thread_globals = fenv
         return
       end
       local found = find_function(subject, "setfenv")
-      -- What still has the process's environment is not written in Lua, or is ours.
-      if not found or getfenv(found) == stock then
+      if not find_environment(found) then
         complain("'setfenv' cannot change environment of given object")
       end
       return setfenv(found, fenv)
@@ -1508,7 +1560,8 @@ do
 
   local function add_opening(library, files)
     function library.open(path, mode)
-      return open_file(files, text_argument(path, 1, "open"), mode and text_argument(mode, 2, "open"))
+      path, mode = text_argument(path, 1, "open"), mode and text_argument(mode, 2, "open")
+      return open_file(files, path, mode)
     end
     function library.popen(command, mode)
       command = text_argument(command, 1, "popen")
@@ -1516,7 +1569,8 @@ do
       local writes = mode ~= nil and sub(text_argument(mode, 2, "popen"), 1, 1) == "w"
       local away = writes and "exec >/dev/null 2>&1\n" or "exec </dev/null 2>/dev/null\n"
       flush_output()
-      local file, problem, code = call_as("popen", 0, stock_popen, away .. in_context(command), mode)
+      command = away .. in_context(command)
+      local file, problem, code = call_as("popen", 0, stock_popen, command, mode)
       if file then files[file] = true end
       return file, problem, code
     end
@@ -1566,7 +1620,8 @@ do
     name = text_argument(name, 1, "getenv")
     local value = variables[name]
     if value ~= nil or grants.env[name] then return value end
-    return nil, "environment variable `" .. name .. "` was not granted; allow it with --allow-env " .. name
+    return nil, "environment variable `" .. name .. "` was not granted; allow it with --allow-env "
+      .. name
   end
 
   local function execute(command)
@@ -1645,38 +1700,41 @@ do
     return info
   end
 
-  local function get_level_info(level, what)
-    level = level + 2
-    if in_main_coroutine() and not getinfo(level + frames_below, "l") then return nil end
-    local info = what and getinfo(level, what) or getinfo(level)
-    local origin = getinfo(level, "S")
-    if not info then return nil end
-    -- Functions of ours and the stock ones that they call are not for others to call.
+  -- What getinfo found about a stack level, where functions of ours and the stock ones that they
+  -- call are not for others to call.
+  local function withhold(info, origin)
     if origin.what == "C" or origin.source == OWN_SOURCE then info.func = nil end
     return origin.source == OWN_SOURCE and disguise(info) or info
   end
 
-  local function get_function_info(subject, what)
-    local info = what and getinfo(subject, what) or getinfo(subject)
-    return getinfo(subject, "S").source == OWN_SOURCE and disguise(info) or info
+  local function get_level_info(level, what)
+    level = level + 2
+    if in_main_coroutine() and not getinfo(level + frames_below, "l") then return nil end
+    local info = getinfo(level, what)
+    return info and withhold(info, getinfo(level, "S"))
   end
 
   local function get_info(...)
     local thread, subject, what = nil, ...
     if type(subject) == "thread" then thread, subject, what = ... end
-    if what ~= nil and not pcall(getinfo, complain, what) then
-      bad_argument(thread and 3 or 2, "getinfo", "invalid option")
+    what = what or "flnSu"
+    local options_at = thread and 3 or 2
+    local is_valid = pcall(getinfo, complain, what)
+    if not is_valid then bad_argument(options_at, "getinfo", "invalid option") end
+    if type(subject) == "function" then
+      local info = getinfo(subject, what)
+      return getinfo(subject, "S").source == OWN_SOURCE and disguise(info) or info
     end
-    if type(subject) == "function" then return get_function_info(subject, what) end
     local level = tonumber(subject)
-    if not level then bad_argument(thread and 2 or 1, "getinfo", "function or level expected") end
+    if not level then bad_argument(options_at - 1, "getinfo", "function or level expected") end
     if level < 0 then return nil end
+    local info
     if not thread or thread == running_coroutine() then
-      local info = get_level_info(level, what)
-      return info
+      info = get_level_info(level, what)
+    else
+      info = getinfo(thread, level, what)
+      info = info and withhold(info, getinfo(thread, level, "S"))
     end
-    local info = getinfo(thread, level, what or "nSluf")
-    if info and getinfo(thread, level, "S").what == "C" then info.func = nil end
     return info
   end
 
@@ -1687,8 +1745,10 @@ do
       thread, message, level = ...
       count = count - 1
     end
-    local kind = type(message)
-    if kind ~= "string" and kind ~= "number" and (count > 0 and (LIKE_5_1 or message ~= nil)) then return message end
+    local is_text = type(message) == "string" or type(message) == "number"
+    -- In 5.1, even a nil that is given is a message to leave alone.
+    local is_absent = message == nil and (count == 0 or not LIKE_5_1)
+    if not is_text and not is_absent then return message end
     local text
     if thread and thread ~= running_coroutine() then
       text = stock_traceback(thread, "", level or 0)
@@ -1741,6 +1801,10 @@ do
     return file ~= nil and close_file(file)
   end
 
+  local function no_read_grant(path)
+    return "no read grant for '" .. path .. "' (allow it with --allow-read " .. path .. ")"
+  end
+
   -- The first file of a search path that is there and may be read, or nil and what was tried.
   local function search_path(name, path, separator, replacement)
     if (separator or ".") ~= "" then
@@ -1756,7 +1820,7 @@ do
         if is_there(absolute) then return candidate end
         tried[#tried + 1] = "no file '" .. candidate .. "'"
       else
-        tried[#tried + 1] = "no read grant for '" .. candidate .. "' (allow it with --allow-read " .. candidate .. ")"
+        tried[#tried + 1] = no_read_grant(candidate)
       end
     end
     return nil, #tried > 0 and LINE_START .. concat(tried, "\n\t") or ""
@@ -1771,7 +1835,7 @@ do
   local function load_library(path, name)
     local absolute = resolve(until_zero(path))
     if not absolute or not is_readable(absolute) then
-      return nil, "no read grant for '" .. path .. "' (allow it with --allow-read " .. path .. ")", "open"
+      return nil, no_read_grant(path), "open"
     end
     return stock.package.loadlib(absolute, name)
   end
@@ -1782,7 +1846,9 @@ do
     local opener = "luaopen_" .. gsub(gsub(name, "^[^-]*%-", ""), "%.", "_")
     local loader, problem, what = load_library(path, opener)
     if loader then return loader, path end
-    if root ~= name and what == "init" then return LINE_START .. "no module '" .. name .. "' in file '" .. path .. "'" end
+    if root ~= name and what == "init" then
+      return LINE_START .. "no module '" .. name .. "' in file '" .. path .. "'"
+    end
     error("error loading module '" .. name .. "' from file '" .. path .. "':\n\t" .. problem, 0)
   end
 
@@ -1811,7 +1877,9 @@ do
 
   local function find_loader(library, name)
     local searchers = library[SEARCHERS_NAME]
-    if type(searchers) ~= "table" then complain("'package." .. SEARCHERS_NAME .. "' must be a table") end
+    if type(searchers) ~= "table" then
+      complain("'package." .. SEARCHERS_NAME .. "' must be a table")
+    end
     local tried = {}
     for index = 1, huge do
       local searcher = rawget(searchers, index)
@@ -1825,6 +1893,15 @@ do
     complain("module '" .. name .. "' not found:" .. concat(tried))
   end
 
+  -- Calls what loads a module. A library written in C may enter itself where the process has them.
+  local function call_loader(loader, name, extra)
+    local before = stock_loaded[name]
+    local result
+    if DETECTS_LOOPS then result = loader(name) else result = loader(name, extra) end
+    if result == nil and stock_loaded[name] ~= before then result = stock_loaded[name] end
+    return result
+  end
+
   local function new_require(library, loaded)
     local loading = {}
     return function(name)
@@ -1833,16 +1910,12 @@ do
       if loaded[name] then return loaded[name] end
       local loader, extra = find_loader(library, name)
       loading[name] = DETECTS_LOOPS or nil
-      local result
-      if DETECTS_LOOPS then result = loader(name) else result = loader(name, extra) end
+      local result = call_loader(loader, name, extra)
       loading[name] = nil
-      -- A library written in C may have entered itself where only the process sees it.
-      if result == nil then result = loaded[name] end
-      if result == nil and getinfo(loader, "S").what == "C" then result = stock_loaded[name] end
-      if result == nil then result = true end
-      loaded[name] = result
-      if LOAD_STARTS_WITH_PREFIX then return result, extra end
-      return result
+      if result ~= nil then loaded[name] = result end
+      if loaded[name] == nil then loaded[name] = true end
+      if LOAD_STARTS_WITH_PREFIX then return loaded[name], extra end
+      return loaded[name]
     end
   end
 
@@ -1863,7 +1936,8 @@ do
     end
     if stock.package.searchpath then
       function library.searchpath(name, path, ...)
-        return search_path(text_argument(name, 1, "searchpath"), text_argument(path, 2, "searchpath"), ...)
+        name = text_argument(name, 1, "searchpath")
+        return search_path(name, text_argument(path, 2, "searchpath"), ...)
       end
     end
     globals.package = library
@@ -1912,7 +1986,9 @@ do
     function globals.module(name, ...)
       local module = begin_module(globals, loaded, text_argument(name, 1, "module"))
       local caller = getinfo(2, "fS")
-      if not caller.func or caller.what == "C" then complain("'module' not called from a Lua function") end
+      if not caller.func or caller.what == "C" or caller.source == OWN_SOURCE then
+        complain("'module' not called from a Lua function")
+      end
       if setfenv then
         setfenv(caller.func, module)
       else
@@ -1923,7 +1999,9 @@ do
       end
     end
     function globals.package.seeall(module)
-      if type(module) ~= "table" then bad_argument(1, "seeall", "table expected, got " .. type(module)) end
+      if type(module) ~= "table" then
+        bad_argument(1, "seeall", "table expected, got " .. type(module))
+      end
       local metatable = getmetatable_raw(module) or {}
       setmetatable(module, metatable)
       metatable.__index = globals
@@ -1935,10 +2013,10 @@ end
 -- Environments
 ---------------------------------------------------------------------------------------------------
 
-local environment_for, enter, leave, stand_by
+local environment_for, enter, leave_locale, leave, stand_by
 do
-  -- Tables that belong to types and so to all environments: strings' metatable, that of files, and the
-  -- methods of files. What an environment makes of them is put in place while it runs.
+  -- Tables that belong to types, and so to all environments: the metatables of strings and files,
+  -- and the methods of files. What an environment makes of them is put in place while it runs.
   local shared_tables = { getmetatable_raw(""), getmetatable_raw(stdin) }
   if FILE_METHODS ~= shared_tables[2] then shared_tables[3] = FILE_METHODS end
 
@@ -1968,7 +2046,8 @@ do
   -- A state of its own: globals, libraries, open files.
   local function new_environment()
     local globals = pick(stock, BASE_FUNCTIONS)
-    local environment = { globals = globals, thread_globals = globals, files = setmetatable({}, { __mode = "k" }) }
+    local environment = { globals = globals, thread_globals = globals }
+    environment.files = setmetatable({}, { __mode = "k" }) -- those that its code opened
     globals._G = globals
     for name, library in next, pristine do
       globals[name] = copy(library)
@@ -2019,14 +2098,20 @@ do
     activate(environment)
     environment.thread_globals = environment.globals
     if environment.locale then setlocale(environment.locale) end
+    environment.has_set_locale = environment.locale ~= nil
+  end
+
+  -- What follows the code sorts by bytes.
+  function leave_locale(environment)
+    if not environment.has_set_locale then return end
+    environment.locale = setlocale(nil)
+    setlocale("C")
+    environment.has_set_locale = false
   end
 
   function leave(environment)
     settle_files(environment.files, environment ~= lasting)
-    if environment.has_set_locale then
-      environment.locale = setlocale(nil)
-      setlocale("C")
-    end
+    leave_locale(environment)
     if environment ~= lasting then stand_by() end
   end
 end
@@ -2040,8 +2125,11 @@ local reserve -- memory to report with that there is none
 local full_kib = huge -- what was in use when it was needed last
 do
   local OUT_OF_MEMORY = "not enough memory"
+  local WITHOUT_MEMORY = { OUT_OF_MEMORY }
   local NO_VALUES = "\144"
+  local NO_ITEMS = {}
 
+  local environment -- of the evaluation that goes on
   local failure_traceback
 
   local function on_error(value)
@@ -2049,16 +2137,23 @@ do
     return value
   end
 
-  local function collect(succeeded, ...)
-    return succeeded, select("#", ...), { ... }
+  local function pack(...)
+    return { ... }
   end
 
-  local function run_protected(chunk, arguments)
-    if #arguments == 0 then return collect(xpcall(chunk, on_error)) end
-    return collect(xpcall(function() return chunk(unpack(arguments)) end, on_error))
+  local function collect(succeeded, ...)
+    if ending then sethook() end
+    local packed, values = pcall(pack, ...)
+    if not packed then return false, 1, WITHOUT_MEMORY end
+    return succeeded, select("#", ...), values
+  end
+
+  local function run_protected(body)
+    return collect(xpcall(body, on_error))
   end
 
   -- How many levels are below one that run_protected has started, and below the xpcall that did it.
+  -- There should be few: of a deep stack, tracebacks show only the lowest ten.
   local function count_frames_below()
     local level = 2
     while getinfo(level, "l") do
@@ -2071,9 +2166,10 @@ do
     return message ~= nil and find(message, "<eof>'?$") ~= nil
   end
 
-  -- Returns the chunk; or nil and a message; or nil alone where more lines could complete the input.
+  -- Returns the chunk; or nil and a message; or nil alone where more lines could complete it.
   local function compile_request(form, name, code, globals)
-    if form == "chunk" or byte(code) == 27 then return compile(code_of_file(code), name, globals) end
+    if form == "chunk" then return compile(code_of_file(code), name, globals) end
+    if byte(code) == 27 then return compile(code, name, globals) end
     local chunk, message = compile("return " .. code, name, globals)
     if chunk then return chunk end
     local is_incomplete = ends_too_early(message)
@@ -2085,7 +2181,7 @@ do
   -- Files and code with arguments get the table `arg`; for a line of input the last one stays.
   local function set_arguments(globals, name, arguments)
     if #arguments == 0 and byte(name) ~= 64 then return end
-    local list = { [0] = sub(name, 2) }
+    local list = { [0] = gsub(name, "^[@=]", "") }
     for index = 1, #arguments do
       list[index] = arguments[index]
     end
@@ -2094,7 +2190,7 @@ do
 
   -- Sets what holds for one evaluation.
   local function begin(fields)
-    ending, exit_code, failure_traceback = nil, nil, nil
+    ending, exit_code, failure_traceback, environment = nil, nil, nil, nil
     variables = fields[7] or variables
     working_directory = fields[8] or working_directory
     room = fields[11] or huge
@@ -2124,45 +2220,57 @@ do
   end
 
   -- Between evaluations nothing is collected, since finalizers are code of evaluations.
-  local function pause_collector(environment)
+  local function pause_collector()
     if not HAS_FINALIZERS then return end
     environment.has_stopped_collector = not collectgarbage("isrunning")
     collectgarbage("stop")
   end
 
-  local function resume_collector(environment)
+  local function resume_collector()
     if HAS_FINALIZERS and not environment.has_stopped_collector then collectgarbage("restart") end
   end
 
-  local function run(environment, fields)
-    if not frames_below then run_protected(count_frames_below, {}) end
+  -- Returns a function to run; otherwise, what compile_request returned.
+  local function prepare(fields)
+    environment = environment_for(fields[3])
+    enter(environment)
     local name, arguments = fields[4], fields[6]
     local chunk, message = compile_request(fields[2], name, fields[5], environment.globals)
     fields[5] = nil
-    if not chunk and not message then return "incomplete", NO_VALUES, NIL end
-    if not chunk then return describe_ending(false, 1, { message }) end
+    resume_collector()
+    if not chunk then return nil, message end
     set_arguments(environment.globals, name, arguments)
-    resume_collector(environment)
-    local succeeded, count, values = run_protected(chunk, arguments)
-    if ending then sethook() end
-    if not succeeded and values[1] == OUT_OF_MEMORY then make_room() end
-    return describe_ending(succeeded, count, values)
+    if #arguments == 0 then return chunk end
+    return function() return chunk(unpack(arguments)) end
   end
 
-  local function perform(fields)
-    local environment = environment_for(fields[3])
-    enter(environment)
-    local status, values, failure = run(environment, fields)
+  -- What follows the code, or the failure to compile it: status, values and error.
+  local function finish(succeeded, count, values)
+    leave_locale(environment)
+    if not succeeded and values[1] == OUT_OF_MEMORY then make_room() end
+    local status, value_bytes, failure = describe_ending(succeeded, count, values)
     if ending then sethook() end
     leave(environment)
-    pause_collector(environment)
-    return status, values, failure
+    pause_collector()
+    return status, value_bytes, failure
+  end
+
+  local function finish_unrun(message)
+    if message then return finish(false, 1, { message }) end
+    leave(environment)
+    pause_collector()
+    return "incomplete", NO_VALUES, NIL
   end
 
   function make_room()
     full_kib = collectgarbage("count")
     reserve = nil
-    collectgarbage()
+    -- LuaJIT aborts the process where it cannot have memory for compiled code.
+    if IS_JIT then stock.jit.off() end
+    pcall(collectgarbage)
+    -- What ended calls left on the stack keeps alive what they used.
+    pcall(unpack, NO_ITEMS, 1, 250)
+    pcall(collectgarbage)
   end
 
   -- What is left to say when this worker itself failed, as it does for want of memory.
@@ -2189,9 +2297,18 @@ do
   function evaluate(fields)
     local started = clock()
     begin(fields)
-    local succeeded, status, values, failure = pcall(perform, fields)
+    if not frames_below then run_protected(count_frames_below) end
+    local works, body, status, values, failure
+    works, body, status = pcall(prepare, fields)
+    if works and body then
+      works, status, values, failure = pcall(finish, run_protected(body))
+    elseif works then
+      works, status, values, failure = pcall(finish_unrun, status)
+    else
+      status = body
+    end
     if ending then sethook() end
-    if not succeeded then status, values, failure = describe_breakdown(status) end
+    if not works then status, values, failure = describe_breakdown(status) end
     send_end(status, values, failure, started)
   end
 end
@@ -2214,27 +2331,26 @@ local function tidy()
     kib = collectgarbage("count")
     live_kib = kib
   end
-  if not reserve and kib < full_kib / 2 then reserve = rep("\0", RESERVE_SIZE) end
+  if not reserve and kib < full_kib / 2 then
+    reserve = rep("\0", RESERVE_SIZE)
+    if IS_JIT then stock.jit.on() end
+  end
 end
 
 local function is_evaluation(fields)
-  return type(fields) == "table" and type(fields[1]) == "number" and type(fields[2]) == "string"
-    and type(fields[4]) == "string" and type(fields[5]) == "string" and type(fields[6]) == "table"
+  if type(fields) ~= "table" then return false end
+  local id, form, _, name, code, arguments, environment, directory = unpack(fields, 1, 8)
+  return type(id) == "number" and type(form) == "string" and type(name) == "string"
+    and type(code) == "string" and type(arguments) == "table"
+    and type(environment or {}) == "table" and type(directory or "") == "string"
+    and type(fields[11] or 0) == "number"
 end
 
-local function serve_one()
-  local name, fields = receive()
-  if name == "evaluate" and is_evaluation(fields) then
-    evaluate(fields)
-    pcall(tidy)
-  elseif name == "configure" and type(fields) == "table" and type(fields[2]) == "table" then
-    configure(fields[2])
-    crowded_kib = (fields[1] or huge) / 1024 * 0.75
-  elseif name == "shutdown" then
-    exit_process(0)
-  elseif name ~= "cancel" and name ~= "stdin" then -- these two may come too late
-    fatal("`" .. name .. "` is no request that can be answered now")
-  end
+local function is_configuration(fields)
+  if type(fields) ~= "table" or type(fields[2]) ~= "table" then return false end
+  local read, write, _, env = unpack(fields[2], 1, 4)
+  return type(fields[1] or 0) == "number"
+    and type(read or {}) == "table" and type(write or {}) == "table" and type(env or {}) == "table"
 end
 
 local function seed_random()
@@ -2249,16 +2365,24 @@ local function say_hello()
   flush_connection()
 end
 
-local function serve()
-  while true do
-    serve_one()
-  end
-end
-
 stdout:setvbuf("full", 65536)
 seed_random()
 stand_by()
 if HAS_FINALIZERS then collectgarbage("stop") end
 say_hello()
-local _, problem = pcall(serve)
-fatal("the worker failed: " .. error_message(problem))
+while true do
+  local received, name, fields = pcall(receive)
+  if not received then
+    fatal("the worker failed: " .. error_message(name))
+  elseif name == "evaluate" and is_evaluation(fields) then
+    evaluate(fields)
+    pcall(tidy)
+  elseif name == "configure" and is_configuration(fields) then
+    configure(fields[2])
+    crowded_kib = (fields[1] or huge) / 1024 * 0.75
+  elseif name == "shutdown" then
+    exit_process(0)
+  elseif name ~= "cancel" and name ~= "stdin" then -- these two may come too late
+    fatal("`" .. name .. "` is no request that can be answered now")
+  end
+end

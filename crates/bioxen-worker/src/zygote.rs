@@ -28,7 +28,7 @@ use crate::connection::Connection;
 use crate::console;
 use crate::sandbox::{self, Filters};
 use crate::serve::{self, Prepared};
-use crate::{ISOLATED, lifeline};
+use crate::{ISOLATED, UNFILTERED, lifeline};
 
 struct Zygote {
     control: OwnedFd,
@@ -82,13 +82,17 @@ pub(crate) fn main() -> io::Result<()> {
     let isolated = std::env::args_os().nth(1).is_some_and(|argument| argument == ISOLATED);
     enter_namespaces(isolated, &mut isolation);
 
+    // After the namespaces, which it forbids to enter.
+    let unfiltered = std::env::args_os().nth(2).is_some_and(|argument| argument == UNFILTERED);
+    let filters = Filters::new(unfiltered)?;
+
     let mut zygote = Zygote {
         control,
         lifeline,
         children,
         workers: BTreeSet::new(),
         incoming: vec![0; LARGEST_DATAGRAM],
-        filters: Filters::default(),
+        filters,
         prepared: Some(Prepared::new()?),
         isolation,
     };

@@ -22,6 +22,8 @@ pub(crate) struct Connection {
     link: Box<dyn Link>,
     decoder: Decoder,
     outgoing: Vec<u8>,
+    /// The worker's configuration, until the first evaluation takes it along.
+    unsent: Vec<u8>,
     next_evaluation: u64,
     /// The granted variables, and what the worker was told last.
     pub(crate) environment: BTreeMap<String, String>,
@@ -52,34 +54,34 @@ pub(crate) enum ReceiveError {
 }
 
 impl Connection {
-    /// Takes over a new link and configures its worker.
-    pub(crate) async fn open(
-        mut link: Box<dyn Link>,
+    /// Takes over a new link. Its worker is configured with the first evaluation.
+    pub(crate) fn new(
+        link: Box<dyn Link>,
         machine: Arc<dyn Machine>,
         context: Arc<RunContext>,
         environment: BTreeMap<String, String>,
         working_directory: Option<PathBuf>,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let largest = largest_reply(&context.limits);
         let configure = configure(&context.limits, &context.grants);
-        let mut outgoing = Vec::with_capacity(256);
-        encode_into(&mut outgoing, &Request::Configure(configure));
-        link.send(&outgoing).await?;
+        let mut unsent = Vec::new();
+        encode_into(&mut unsent, &Request::Configure(configure));
         let needs_directory = context.interpreter.program.is_some()
             || context.grants.spawn
             || !context.grants.read.is_empty()
             || !context.grants.write.is_empty();
-        Ok(Self {
+        Self {
             link,
             decoder: Decoder::new(largest),
-            outgoing,
+            outgoing: Vec::new(),
+            unsent,
             next_evaluation: 1,
             environment,
             told_environment: None,
             working_directory: working_directory.filter(|_| needs_directory),
             context,
             machine,
-        })
+        }
     }
 
     /// A number for the next evaluation.
@@ -90,6 +92,7 @@ impl Connection {
 
     pub(crate) async fn send(&mut self, request: &Request<'_>) -> io::Result<()> {
         self.outgoing.clear();
+        self.outgoing.append(&mut self.unsent);
         encode_into(&mut self.outgoing, request);
         let sent = self.link.send(&self.outgoing).await;
         self.outgoing.shrink_to(64 << 10);

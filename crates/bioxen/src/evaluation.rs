@@ -39,6 +39,8 @@ pub(crate) struct Code {
     pub(crate) name: String,
     pub(crate) source: Result<Bytes, PathBuf>,
     pub(crate) form: Form,
+    /// Whether its caller asks for more lines when it is incomplete.
+    pub(crate) may_be_incomplete: bool,
 }
 
 /// An order to run code. Nothing happens before it is awaited or [`start`](Self::start)ed.
@@ -148,7 +150,7 @@ impl Evaluation {
         };
         Self {
             vm,
-            code: Code { name, source, form: Form::Chunk },
+            code: Code { name, source, form: Form::Chunk, may_be_incomplete: false },
             arguments: script.arguments,
             input: Input::Bytes(script.stdin),
             working_directory: script.working_directory,
@@ -258,6 +260,7 @@ impl Evaluation {
             facts,
             arguments: self.arguments,
             fresh: self.fresh,
+            may_be_incomplete: self.code.may_be_incomplete,
             started,
             clock,
             input: self.input,
@@ -344,6 +347,7 @@ struct InProgress {
     facts: CodeFacts,
     arguments: Vec<Vec<u8>>,
     fresh: bool,
+    may_be_incomplete: bool,
     started: Timestamp,
     clock: Instant,
     input: Input,
@@ -409,7 +413,8 @@ impl Running {
             unreachable!("a run that is not dropped ends once");
         };
         let over = over?;
-        let incomplete = matches!(&over, Over::Told(end) if end.status == Status::Incomplete);
+        let incomplete = run.may_be_incomplete
+            && matches!(&over, Over::Told(end) if end.status == Status::Incomplete);
         Ok(Run { record: run.close(over), stdout, stderr, incomplete })
     }
 
@@ -537,8 +542,11 @@ impl InProgress {
                 let ended = self.machine.ended();
                 tokio::select! {
                     read = reader.read_buf(&mut space) => { read?; }
-                    // Heard again by the next step.
-                    () = cancelled => self.cancel.notify_one(),
+                    () = cancelled => {
+                        // Heard again by the next step, which tells the worker.
+                        self.cancel.notify_one();
+                        return Ok(());
+                    }
                     // A worker whose time is up while it waits.
                     _ = ended => {}
                 }
@@ -585,7 +593,13 @@ impl InProgress {
     fn close(self, over: Over) -> RunRecord {
         let duration = self.clock.elapsed();
         let (ended_by, end, exit) = match over {
-            Over::Told(end) => (outcome::ended_by(end.status), Some(end), None),
+            Over::Told(mut end) => {
+                if end.status == Status::Incomplete && !self.may_be_incomplete {
+                    end.status = Status::Error;
+                    end.error.get_or_insert_with(unfinished);
+                }
+                (outcome::ended_by(end.status), Some(end), None)
+            }
             Over::Died { ended_by, exit } => (ended_by, None, exit),
         };
         let told_cpu = end.as_ref().and_then(|end| end.cpu_time_us);
@@ -599,7 +613,8 @@ impl InProgress {
             memory: peak_memory,
             output: self.written.iter().map(|size| size.bytes).sum(),
         };
-        let ending = outcome::ending(ended_by, end.as_deref(), &self.context.limits, &reached);
+        let limits = &self.context.limits;
+        let ending = outcome::ending(ended_by, end.as_deref(), limits, &reached, self.fresh);
         let (values, error) = end.map_or_else(Default::default, |end| (end.values, end.error));
         let record = RunRecord {
             format: 1,
@@ -622,6 +637,12 @@ impl InProgress {
         self.vm.events.tell(|| Event::RunEnded { record: Arc::new(record.clone()) });
         record
     }
+}
+
+/// For an interpreter that does not say where the code breaks off.
+fn unfinished() -> LuaError {
+    let message = "the code ends in the middle of a statement".to_owned();
+    LuaError { message, traceback: None, value: None }
 }
 
 /// One run that is over: its record and what it wrote.

@@ -18,7 +18,7 @@ impl EventSender {
     /// Tells an event to the log and to whoever listens. Never waits and never fails.
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
         let listened = self.0.receiver_count() > 0;
-        if !listened && !tracing::enabled!(tracing::Level::DEBUG) {
+        if !listened && !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         let event = event();

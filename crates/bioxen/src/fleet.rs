@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::events::{EventSender, Events};
 use crate::group::{self, Broadcast, CreateGroupError, Group, Removed};
-use crate::watchdog::Watchdog;
 use crate::vm::{StartVmError, StopError, Vm, VmInfo, VmInner};
+use crate::watchdog::Watchdog;
 
 /// Makes VMs and keeps them by name. Clones are handles on the same fleet.
 ///

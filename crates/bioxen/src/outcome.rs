@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bioxen_core::protocol::zygote::{Exit, How, exit_code};
 use bioxen_core::protocol::{End, Status};
-use bioxen_core::{ByteSize, EndedBy, Ending, Limit, Limits};
+use bioxen_core::{ByteSize, EndedBy, Ending, Limits};
 
 /// What a run got to, for the text of its ending.
 pub(crate) struct Reached {
@@ -32,15 +32,14 @@ pub(crate) fn died_of(exit: Option<Exit>, ours: Option<EndedBy>) -> EndedBy {
     let Some(exit) = exit else { return ours.unwrap_or(EndedBy::Lost) };
     match exit.how {
         How::Exited(exit_code::WALL_TIME) => EndedBy::WallTime,
-        How::Exited(exit_code::CPU_TIME) => EndedBy::CpuTime,
+        // 24 is SIGXCPU on Linux, and 9 below is SIGKILL.
+        How::Exited(exit_code::CPU_TIME) | How::Signalled(24) => EndedBy::CpuTime,
         How::Exited(exit_code::OUTPUT) => EndedBy::Output,
         How::Exited(exit_code::CANCELLED) => EndedBy::Cancelled,
         How::Exited(exit_code::MEMORY) => EndedBy::Memory,
         How::Exited(exit_code::EXIT) => EndedBy::Finished,
         How::Exited(_) => ours.unwrap_or(EndedBy::Lost),
-        // SIGKILL and SIGXCPU on Linux.
         How::Signalled(9) => ours.unwrap_or(EndedBy::Killed),
-        How::Signalled(24) => EndedBy::CpuTime,
         How::Signalled(signal) => EndedBy::Crashed(signal),
     }
 }
@@ -51,11 +50,13 @@ pub(crate) fn ending(
     end: Option<&End>,
     limits: &Limits,
     reached: &Reached,
+    fresh: bool,
 ) -> Ending {
     let state_kept = end.is_some_and(|end| !end.state_lost);
     let (limit, peak, hint) = numbers(ended_by, limits, reached);
     let state_hint = "the VM's Lua state is gone; start the VM again to go on";
-    let hint = match (hint, state_kept) {
+    // A run in a state of its own had nothing to lose.
+    let hint = match (hint, state_kept || fresh) {
         (Some(hint), true) => Some(hint),
         (Some(hint), false) => Some(format!("{hint}; {state_hint}")),
         (None, true) => None,
@@ -85,15 +86,19 @@ fn numbers(ended_by: EndedBy, limits: &Limits, reached: &Reached) -> Numbers {
     let raise =
         |flag: &str| Some(format!("raise it with {flag}, or lift it with `{flag} unlimited`"));
     match ended_by {
-        EndedBy::WallTime => {
-            (written(limits.wall_time), Some(seconds(reached.duration)), raise("--timeout"))
-        }
+        EndedBy::WallTime => (
+            Some(limits.wall_time.to_string()),
+            Some(seconds(reached.duration)),
+            raise("--timeout"),
+        ),
         EndedBy::CpuTime => {
-            (written(limits.cpu_time), reached.cpu_time.map(seconds), raise("--cpu-time"))
+            (Some(limits.cpu_time.to_string()), reached.cpu_time.map(seconds), raise("--cpu-time"))
         }
-        EndedBy::Memory => (written(limits.memory), reached.memory.map(size), raise("--memory")),
+        EndedBy::Memory => {
+            (Some(limits.memory.to_string()), reached.memory.map(size), raise("--memory"))
+        }
         EndedBy::Output => {
-            (written(limits.output), Some(size(reached.output)), raise("--max-output"))
+            (Some(limits.output.to_string()), Some(size(reached.output)), raise("--max-output"))
         }
         EndedBy::Killed => {
             let hint = "something else killed the worker, such as the system when memory ran out";
@@ -105,10 +110,6 @@ fn numbers(ended_by: EndedBy, limits: &Limits, reached: &Reached) -> Numbers {
         EndedBy::Lost => (None, None, Some("the worker ended and left no word why".into())),
         EndedBy::Finished | EndedBy::Error | EndedBy::Cancelled => (None, None, None),
     }
-}
-
-fn written<T: bioxen_core::Quantity>(limit: Limit<T>) -> Option<String> {
-    Some(limit.to_string())
 }
 
 #[cfg(test)]

@@ -38,7 +38,8 @@ impl Session {
 
     fn evaluation(&self, input: &str) -> Evaluation {
         let source = Ok(input.as_bytes().to_vec().into());
-        let code = Code { name: "=stdin".into(), source, form: Form::Input };
+        let code =
+            Code { name: "=stdin".into(), source, form: Form::Input, may_be_incomplete: true };
         Evaluation::new(self.vm.clone(), code, false)
     }
 }

@@ -147,7 +147,12 @@ impl Vm {
     /// Globals that the code sets stay for the next evaluation, unless it is asked to be
     /// [`fresh`](Evaluation::fresh). Nothing happens until the evaluation is awaited or started.
     pub fn eval(&self, code: impl Into<Bytes>) -> Evaluation {
-        let code = Code { name: "=eval".into(), source: Ok(code.into()), form: Form::Input };
+        let code = Code {
+            name: "=eval".into(),
+            source: Ok(code.into()),
+            form: Form::Input,
+            may_be_incomplete: false,
+        };
         Evaluation::new(self.clone(), code, false)
     }
 
@@ -320,12 +325,12 @@ impl VmInner {
             .start(&self.spec)
             .await
             .map_err(|source| StartVmError::Start { vm: vm(), source })?;
-        self.take_over(started).await.map_err(|source| StartVmError::Start { vm: vm(), source })?;
+        self.take_over(started).await;
         attempt.done = true;
         Ok(())
     }
 
-    async fn take_over(&self, started: Started) -> Result<(), StartError> {
+    async fn take_over(&self, started: Started) {
         let context = Arc::new(RunContext {
             vm: self.spec.name.clone(),
             backend: self.spec.vm_type,
@@ -336,25 +341,19 @@ impl VmInner {
             isolation: started.isolation,
         });
         let machine: Arc<dyn Machine> = started.machine.into();
-        let connection = Connection::open(
+        let connection = Connection::new(
             started.link,
             Arc::clone(&machine),
             Arc::clone(&context),
             started.environment,
             started.working_directory,
-        )
-        .await
-        .map_err(|error| StartError::Worker {
-            vm: self.spec.name.to_string(),
-            reason: error.to_string(),
-        })?;
+        );
         *self.connection.lock().await = Some(connection);
         let since = Timestamp::now();
         *self.lock() = Life::Running { since, machine: Arc::clone(&machine), context };
         if self.is_removed() {
             machine.kill();
         }
-        Ok(())
     }
 
     /// Notes that the worker has ended under a run.

@@ -65,8 +65,7 @@ impl Watchdog {
     ) -> Watch {
         let kill_at = Mutex::new(kill_at.map(|at| (at, EndedBy::WallTime)));
         let watched = Arc::new(Watched { machine, kill_at, cpu, killed_for: AtomicU8::new(0) });
-        let mut watch =
-            Watch { watchdog: Arc::downgrade(&self.shared), key: None, watched };
+        let mut watch = Watch { watchdog: Arc::downgrade(&self.shared), key: None, watched };
         watch.enter();
         watch
     }

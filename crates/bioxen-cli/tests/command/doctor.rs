@@ -24,7 +24,7 @@ fn for_a_program_there_is_one_object() {
     assert_eq!(findings["interpreters"][0]["name"], "embedded");
     assert!(findings["basic"]["median_vm_us"].as_u64().unwrap() > 0);
     let isolation = findings["basic"]["isolation"].as_array().unwrap();
-    assert_eq!(isolation.len(), 11);
+    assert_eq!(isolation.len(), bioxen::Mechanism::ALL.len());
     for mechanism in isolation {
         let missing = mechanism["active"] == false;
         assert_eq!(mechanism["reason"].is_string(), missing, "{mechanism}");

@@ -49,8 +49,12 @@ fn export(environment: &BTreeMap<String, String>) {
     let present: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
     // SAFETY: a worker has one thread, and no pointer into the environment is kept.
     unsafe {
-        present.iter().for_each(|name| std::env::remove_var(name));
-        environment.iter().for_each(|(name, value)| std::env::set_var(name, value));
+        for name in &present {
+            std::env::remove_var(name);
+        }
+        for (name, value) in environment {
+            std::env::set_var(name, value);
+        }
     }
 }
 
@@ -63,7 +67,7 @@ pub(crate) fn set_working_directory(directory: &Path) -> std::io::Result<()> {
         // Without any file to open there is none to be entered either, and no need to.
         let outcome = std::env::set_current_dir(directory);
         if outcome.is_ok() || system.grants.read.is_empty() && system.grants.write.is_empty() {
-            system.working_directory = directory.to_owned();
+            directory.clone_into(&mut system.working_directory);
             return Ok(());
         }
         outcome

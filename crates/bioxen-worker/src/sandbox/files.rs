@@ -30,13 +30,8 @@ const LIBRARIES: [&str; 6] =
     ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
 
 /// What the C library reads to turn host names into addresses.
-const NAMES: [&str; 5] = [
-    "/etc/hosts",
-    "/etc/host.conf",
-    "/etc/nsswitch.conf",
-    "/etc/resolv.conf",
-    "/etc/services",
-];
+const NAMES: [&str; 5] =
+    ["/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/services"];
 
 /// Restricts this process and all that it starts.
 pub(super) fn restrict(order: &Order, isolation: &mut Isolation) {

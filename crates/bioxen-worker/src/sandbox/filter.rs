@@ -8,6 +8,7 @@
 mod search;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 
 use bioxen_core::protocol::zygote::Order;
 use libc::c_long;
@@ -17,13 +18,15 @@ use seccompiler::{
 };
 
 /// Compiled filters, made once in the zygote for all workers of the same kind.
-#[derive(Default)]
 pub(crate) struct Filters {
     compiled: HashMap<Kind, Vec<BpfProgram>>,
+    /// Whether this kernel hangs when a filter is applied.
+    unusable: bool,
 }
 
 /// What the list depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent grants")]
 struct Kind {
     files: bool,
     program: bool,
@@ -43,6 +46,20 @@ impl Kind {
 }
 
 impl Filters {
+    /// Applies to the zygote itself, and so to all that it forks, what none of them ever needs.
+    ///
+    /// This is also where a kernel shows that cannot apply filters (its allocator for them can be
+    /// locked up for good by other programs): it hangs here, before there is any worker, and the
+    /// controller starts another zygote that does not try.
+    pub(crate) fn new(unusable: bool) -> io::Result<Self> {
+        if !unusable && let Ok(program) = never() {
+            nix::sys::prctl::set_no_new_privs()?;
+            // Where the kernel has no filters at all, each worker reports that.
+            let _ = seccompiler::apply_filter(&program);
+        }
+        Ok(Self { compiled: HashMap::new(), unusable })
+    }
+
     /// Compiles, unless it was done before, the filters for an order. Called in the zygote.
     pub(crate) fn prepare(&mut self, order: &Order) {
         let kind = Kind::of(order);
@@ -57,6 +74,9 @@ impl Filters {
 
     /// Applies the prepared filters for an order to this process and all that it starts.
     pub(super) fn apply(&self, order: &Order) -> Result<(), String> {
+        if self.unusable {
+            return Err("this kernel hangs when a filter is applied; restart the machine".into());
+        }
         let Some(programs) = self.compiled.get(&Kind::of(order)) else {
             return Err(format!("no filter for {}", std::env::consts::ARCH));
         };
@@ -65,6 +85,12 @@ impl Filters {
             .try_for_each(|program| seccompiler::apply_filter(program))
             .map_err(|error| error.to_string())
     }
+}
+
+/// A filter that refuses what neither a zygote nor any worker ever does.
+fn never() -> Result<BpfProgram, seccompiler::Error> {
+    let rules = NEVER.iter().map(|call| (*call, Vec::new())).collect();
+    program(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()))
 }
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
@@ -245,6 +271,34 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
     }
     Ok(rules)
 }
+
+/// What has no place in a zygote either: the kernel itself, other file systems, other processes.
+const NEVER: &[c_long] = &[
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_userfaultfd,
+];
 
 /// What even code that may start programs must not do.
 const FORBIDDEN: &[c_long] = &[
