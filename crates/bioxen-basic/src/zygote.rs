@@ -53,7 +53,7 @@ static FILTERS_HANG: AtomicBool = AtomicBool::new(false);
 const FILTER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a zygote may take to be ready on a busy machine.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the task that listens to the zygote shares with those who wait.
 #[derive(Default)]

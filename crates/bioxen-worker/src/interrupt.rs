@@ -88,8 +88,8 @@ impl Reason {
 }
 
 // All of this is shared with the signal handler, which runs on this process's only thread.
-/// Whether the timer has been set and has not run out.
-static ARMED: AtomicBool = AtomicBool::new(false);
+/// When the timer that has been set runs out; 0 when it has.
+static TIMER_DUE: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static WAITING_FOR_INPUT: AtomicBool = AtomicBool::new(false);
 static LISTENING: AtomicBool = AtomicBool::new(false);
@@ -183,11 +183,12 @@ pub(crate) fn begin(wall: Option<Duration>, cpu: Option<Duration>, cpu_now: u64)
     DEADLINE.store(after(now, wall), Ordering::Relaxed);
     CPU_DEADLINE.store(after(cpu_now, cpu), Ordering::Relaxed);
     RUNNING.store(true, Ordering::SeqCst);
-    // A timer that an evaluation before this one has left will do: it runs out early enough.
-    let first = [wall.map(nanoseconds), cpu.map(nanoseconds)].into_iter().flatten().min();
-    let soon = first.is_some_and(|first| first < FIRST_LOOK);
-    if soon || !ARMED.load(Ordering::Relaxed) {
-        arm(first.unwrap_or(FIRST_LOOK).min(FIRST_LOOK));
+    let first = [Some(FIRST_LOOK), wall.map(nanoseconds), cpu.map(nanoseconds)];
+    let first = first.into_iter().flatten().min().unwrap_or(FIRST_LOOK);
+    // A timer that an evaluation before this one has left will do, if it runs out early enough.
+    let due = TIMER_DUE.load(Ordering::Relaxed);
+    if due == 0 || due > now.saturating_add(first) {
+        arm(first);
     }
 }
 
@@ -241,7 +242,7 @@ extern "C" fn ignore(_signal: libc::c_int) {}
 
 extern "C" fn on_signal(signal: libc::c_int) {
     if signal == libc::SIGALRM {
-        ARMED.store(false, Ordering::Relaxed);
+        TIMER_DUE.store(0, Ordering::Relaxed);
     }
     if !is_running() {
         return;
@@ -306,7 +307,7 @@ fn arm(nanoseconds: u64) {
             tv_usec: (microseconds % 1_000_000).cast_signed(),
         },
     };
-    ARMED.store(true, Ordering::Relaxed);
+    TIMER_DUE.store(monotonic_now().saturating_add(nanoseconds), Ordering::Relaxed);
     // SAFETY: the new value is valid, and the old one is not asked for.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const once, ptr::null_mut()) };
 }

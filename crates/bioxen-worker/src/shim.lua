@@ -2200,6 +2200,12 @@ do
     running_id = fields[1]
   end
 
+  -- Whether an error says that memory ran out, as Lua itself and 5.3's library of strings put it.
+  local function is_shortage(value)
+    if type(value) ~= "string" then return false end
+    return value == OUT_OF_MEMORY or find(value, "not enough memory for buffer allocation$") ~= nil
+  end
+
   local function status_of_ending()
     return ending == "exit" and "finished" or ending, NO_VALUES, NIL
   end
@@ -2216,7 +2222,7 @@ do
     end
     local failure = encode_error(values[1], failure_traceback, limit)
     if ending then return status_of_ending() end
-    return values[1] == OUT_OF_MEMORY and "memory" or "error", NO_VALUES, failure
+    return is_shortage(values[1]) and "memory" or "error", NO_VALUES, failure
   end
 
   -- Between evaluations nothing is collected, since finalizers are code of evaluations.
@@ -2247,7 +2253,7 @@ do
   -- What follows the code, or the failure to compile it: status, values and error.
   local function finish(succeeded, count, values)
     leave_locale(environment)
-    if not succeeded and values[1] == OUT_OF_MEMORY then make_room() end
+    if not succeeded and is_shortage(values[1]) then make_room() end
     local status, value_bytes, failure = describe_ending(succeeded, count, values)
     if ending then sethook() end
     leave(environment)
@@ -2278,7 +2284,7 @@ do
     make_room()
     if HAS_FINALIZERS then collectgarbage("stop") end
     if ending then return status_of_ending() end
-    local status = problem == OUT_OF_MEMORY and "memory" or "error"
+    local status = is_shortage(problem) and "memory" or "error"
     return status, NO_VALUES, "\147" .. encode_text(error_message(problem)) .. NIL .. NIL
   end
 

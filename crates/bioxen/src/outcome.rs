@@ -116,21 +116,27 @@ fn numbers(ended_by: EndedBy, limits: &Limits, reached: &Reached) -> Numbers {
 mod tests {
     use super::*;
 
-    fn exit(how: How) -> Option<Exit> {
-        Some(Exit { how, cpu_time_us: 0, peak_resident: 0 })
+    fn exit(how: How) -> Exit {
+        Exit { how, cpu_time_us: 0, peak_resident: 0 }
     }
 
     #[test]
     fn a_worker_that_ended_itself_says_why() {
-        assert_eq!(died_of(exit(How::Exited(exit_code::WALL_TIME)), None), EndedBy::WallTime);
-        assert_eq!(died_of(exit(How::Exited(exit_code::CANCELLED)), None), EndedBy::Cancelled);
+        assert_eq!(died_of(Some(exit(How::Exited(exit_code::WALL_TIME))), None), EndedBy::WallTime);
+        assert_eq!(
+            died_of(Some(exit(How::Exited(exit_code::CANCELLED))), None),
+            EndedBy::Cancelled
+        );
     }
 
     #[test]
     fn a_kill_that_was_not_ours_is_told_apart_from_one_that_was() {
-        assert_eq!(died_of(exit(How::Signalled(9)), None), EndedBy::Killed);
-        assert_eq!(died_of(exit(How::Signalled(9)), Some(EndedBy::WallTime)), EndedBy::WallTime);
-        assert_eq!(died_of(exit(How::Signalled(11)), None), EndedBy::Crashed(11));
+        assert_eq!(died_of(Some(exit(How::Signalled(9))), None), EndedBy::Killed);
+        assert_eq!(
+            died_of(Some(exit(How::Signalled(9))), Some(EndedBy::WallTime)),
+            EndedBy::WallTime
+        );
+        assert_eq!(died_of(Some(exit(How::Signalled(11))), None), EndedBy::Crashed(11));
         assert_eq!(died_of(None, None), EndedBy::Lost);
     }
 

@@ -224,8 +224,8 @@ mod tests {
         }
     }
 
-    fn after(milliseconds: u64) -> Option<Instant> {
-        Some(Instant::now() + Duration::from_millis(milliseconds))
+    fn after(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
     }
 
     async fn wait_for_kill(watch: &Watch) -> EndedBy {
@@ -243,9 +243,9 @@ mod tests {
     async fn a_run_is_killed_when_its_time_is_up_and_not_when_it_has_ended() {
         let (watchdog, late, early) =
             (Watchdog::default(), Arc::new(Counted::default()), Arc::new(Counted::default()));
-        let ended = watchdog.watch(early.clone(), after(5), None);
+        let ended = watchdog.watch(early.clone(), Some(after(5)), None);
         drop(ended);
-        let watch = watchdog.watch(late.clone(), after(20), None);
+        let watch = watchdog.watch(late.clone(), Some(after(20)), None);
         assert_eq!(wait_for_kill(&watch).await, EndedBy::WallTime);
         assert_eq!(late.kills.load(Ordering::SeqCst), 1);
         assert_eq!(early.kills.load(Ordering::SeqCst), 0);
@@ -254,9 +254,9 @@ mod tests {
     #[tokio::test]
     async fn an_earlier_deadline_is_noticed_by_a_task_that_sleeps_for_a_later_one() {
         let (watchdog, machine) = (Watchdog::default(), Arc::new(Counted::default()));
-        let _late = watchdog.watch(machine.clone(), after(60_000), None);
+        let _late = watchdog.watch(machine.clone(), Some(after(60_000)), None);
         tokio::task::yield_now().await;
-        let mut watch = watchdog.watch(machine, after(60_000), None);
+        let mut watch = watchdog.watch(machine, Some(after(60_000)), None);
         watch.kill_by(Instant::now(), EndedBy::Cancelled);
         assert_eq!(wait_for_kill(&watch).await, EndedBy::Cancelled);
     }

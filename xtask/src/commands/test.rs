@@ -55,10 +55,25 @@ fn programs() -> Result<Outcome> {
 }
 
 fn tests() -> Result<Outcome> {
+    if kernel_hangs()? {
+        run(&mut cargo(&["test", "--workspace", "--no-fail-fast", "--lib"]))?;
+        let reason = "the tests that make VMs are left out: this kernel hangs when a system-call \
+                      filter is applied; restart the machine and run them again";
+        return Ok(Outcome::Skipped(reason.to_owned()));
+    }
     // Not `--all-targets`: that would run the benchmarks too.
     let targets = ["--lib", "--bins", "--tests", "--examples"];
     run(cargo(&["test", "--workspace", "--no-fail-fast"]).args(targets))?;
     Ok(Outcome::Passed)
+}
+
+/// Whether this machine's kernel is in a state, seen after more than a thousand filtered processes
+/// had died at once, in which it applies no system-call filter and kills no process that asks for one.
+fn kernel_hangs() -> Result<bool> {
+    let doctor = target_dir().join("debug/bioxen");
+    let output =
+        program(&doctor, &["doctor", "--json"]).output().context("could not run bioxen")?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("hangs when a filter is applied"))
 }
 
 fn doctests() -> Result<Outcome> {
