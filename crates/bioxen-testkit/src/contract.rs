@@ -343,7 +343,6 @@ macro_rules! contract {
                     programs_see_the_variables_of_the_run_and_no_others,
                     programs_start_in_the_working_directory,
                     the_limits_of_a_run_hold_for_its_programs,
-                    without_child_processes_no_program_starts,
                     programs_are_not_started_unless_that_is_granted,
                 ]
                 concurrency: [

@@ -230,7 +230,9 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) {
 
 impl Console {
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        if !interrupt::is_running() {
+        // After `os.exit` only message handlers and finalisers run, which the process would not have
+        // survived to see.
+        if !interrupt::is_running() || interrupt::pending() == Some(Reason::Exit) {
             return;
         }
         let allowed = usize::try_from(self.allowance).unwrap_or(usize::MAX).min(bytes.len());
@@ -323,6 +325,11 @@ fn leave() -> ! {
 unsafe extern "C" fn on_write(cookie: *mut c_void, bytes: *const c_char, length: usize) -> isize {
     let stream =
         if cookie as usize == Stream::Stderr as usize { Stream::Stderr } else { Stream::Stdout };
+    if stream == Stream::Stderr {
+        // What was written to standard output before comes first, be it a part of a line.
+        // SAFETY: the stream is ours, open, and another one than is being written to.
+        unsafe { libc::fflush(C_STDOUT) };
+    }
     // SAFETY: C stdio passes so many valid bytes.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) };
     with(|console| console.write(stream, bytes));

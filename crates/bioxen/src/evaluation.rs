@@ -264,6 +264,7 @@ impl Evaluation {
             started,
             clock,
             input: self.input,
+            heard: None,
             watch,
             cancel: Arc::new(Notify::new()),
             cancelled: false,
@@ -351,6 +352,8 @@ struct InProgress {
     started: Timestamp,
     clock: Instant,
     input: Input,
+    /// A message that came while input was waited for.
+    heard: Option<Result<Message, ReceiveError>>,
     watch: Watch,
     cancel: Arc<Notify>,
     cancelled: bool,
@@ -476,6 +479,9 @@ impl InProgress {
     }
 
     async fn hear(&mut self) -> Heard {
+        if let Some(message) = self.heard.take() {
+            return Heard::Message(message);
+        }
         let Some(connection) = self.connection.as_mut() else {
             return Heard::Message(Err(ReceiveError::Closed));
         };
@@ -539,7 +545,7 @@ impl InProgress {
             Input::Reader(reader) => {
                 let mut space = bytes::BytesMut::with_capacity(INPUT_AT_ONCE);
                 let cancelled = self.cancel.notified();
-                let ended = self.machine.ended();
+                let Some(connection) = self.connection.as_mut() else { return Ok(()) };
                 tokio::select! {
                     read = reader.read_buf(&mut space) => { read?; }
                     () = cancelled => {
@@ -548,7 +554,10 @@ impl InProgress {
                         return Ok(());
                     }
                     // A worker whose time is up while it waits.
-                    _ = ended => {}
+                    message = connection.receive() => {
+                        self.heard = Some(message);
+                        return Ok(());
+                    }
                 }
                 space.freeze()
             }

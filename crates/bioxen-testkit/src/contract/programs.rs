@@ -136,12 +136,6 @@ pub async fn the_limits_of_a_run_hold_for_its_programs(subject: &Subject) {
     assert_eq!(run.stdout.len(), 50 << 10);
 }
 
-pub async fn without_child_processes_no_program_starts(subject: &Subject) {
-    let vm = subject.vm_with(|spec| spec.grants(Grants::none().spawn())).await;
-    let run = vm.eval("return os.execute('echo started')").await.expect("it runs");
-    assert_eq!(run.text(), "", "the limit is 0 unless it is raised");
-}
-
 pub async fn programs_are_not_started_unless_that_is_granted(subject: &Subject) {
     let vm = subject.vm().await;
     assert!(failed(vm.eval("os.execute('true')").await).contains("--allow-spawn"));

@@ -11,6 +11,7 @@ use std::ffi::{CStr, c_int};
 use mlua_sys as ffi;
 
 use super::{coroutines, files, modules, system, values};
+use crate::console;
 use crate::interrupt::{self, Reason};
 
 type Function = unsafe extern "C-unwind" fn(*mut ffi::lua_State) -> c_int;
@@ -182,6 +183,7 @@ unsafe extern "C-unwind" fn exit(lua: *mut ffi::lua_State) -> c_int {
         // What a process's exit code is cut to.
         set_exit_code(Some((code & 0xff) as i32));
     }
+    console::flush_c_streams();
     interrupt::request(Reason::Exit);
     interrupt::raise(lua, interrupt::pending().unwrap_or(Reason::Exit))
 }

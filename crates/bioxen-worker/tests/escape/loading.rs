@@ -61,9 +61,9 @@ attempts! {
          local function plant() return setmetatable({}, {__gc = function() \
            for level = 2, 6 do local info = debug.getinfo(level, 'f') \
              if info and info.func then found[info.func] = true end end plant() end}) end \
-         for _ = 1, 50 do plant() end \
+         for _ = 1, 10 do plant() end \
          collectgarbage('setpause', 1) collectgarbage('setstepmul', 10000) \
-         for _ = 1, 2000 do load('return {}') end \
+         for _ = 1, 200 do load('return {}') end \
          for f in pairs(found) do local ok, loaded = pcall(f, chunk, 'x', 'b') \
            if ok and type(loaded) == 'function' then return (select(2, pcall(loaded))) end end"
     ));

@@ -234,14 +234,30 @@ struct Before {
     neighbour: Standing,
 }
 
-/// What one process may change of another.
-#[derive(PartialEq, Debug)]
-struct Standing {
-    limits: String,
-    nice: String,
-    processors: String,
-    out_of_memory: String,
+impl Before {
+    /// What is not as it was, in words.
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let files = self.files.iter().filter(|(name, seen)| now.files.get(*name) != Some(*seen));
+        let directories = self
+            .directories
+            .iter()
+            .filter(|(name, names)| now.directories.get(*name) != Some(*names));
+        let names = files.map(|(name, _)| name).chain(directories.map(|(name, _)| name));
+        let standings = [
+            ("bystander", &self.bystander, &now.bystander),
+            ("neighbour", &self.neighbour, &now.neighbour),
+        ];
+        let standings = standings.iter().flat_map(|(name, before, now)| {
+            let changed = before.0.iter().zip(&now.0).filter(|(before, now)| before != now);
+            changed.map(move |(before, now)| format!("{name}: `{before}` is `{now}`"))
+        });
+        names.map(|name| format!("`{}`", name.display())).chain(standings).collect()
+    }
 }
+
+/// What one process may change of another, line by line.
+#[derive(PartialEq, Debug)]
+struct Standing(Vec<String>);
 
 impl Standing {
     fn of(process: Process) -> Self {
@@ -251,13 +267,16 @@ impl Standing {
         let stat = read("stat");
         let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         let status = read("status");
-        let processors = status.lines().find(|line| line.starts_with("Cpus_allowed_list"));
-        Self {
-            limits: read("limits"),
-            nice: after_name.split(' ').nth(16).unwrap_or_default().to_owned(),
-            processors: processors.unwrap_or_default().to_owned(),
-            out_of_memory: read("oom_score_adj"),
-        }
+        let processors = status.lines().filter(|line| line.starts_with("Cpus_allowed_list"));
+        let nice = after_name.split(' ').nth(16).unwrap_or_default();
+        let lines =
+            [format!("nice {nice}"), format!("oom_score_adj {}", read("oom_score_adj").trim())];
+        let limits = read("limits");
+        let more = limits
+            .lines()
+            .chain(processors)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        Self(lines.into_iter().chain(more).collect())
     }
 }
 
@@ -419,7 +438,9 @@ impl Place {
         let says_so = |value: &Value| value.as_str().is_some_and(|v| v.starts_with("escaped"));
         assert!(!run.record.values.iter().any(says_so), "{shown}");
         assert!(!run.text().contains("escaped"), "{shown}");
-        assert_eq!(self.before.as_ref(), Some(&self.look()), "something was touched: {shown}");
+        let before = self.before.as_ref().expect("it was looked at");
+        let touched = before.differences(&self.look());
+        assert!(touched.is_empty(), "touched: {}; {shown}", touched.join(", "));
         let other = self.other_port.accept();
         assert!(other.is_err(), "a port that was not granted was reached: {shown}");
         assert!(self.stream_socket.accept().is_err(), "a local socket was reached: {shown}");
@@ -441,7 +462,8 @@ impl Place {
         match vm.status() {
             VmState::Running { .. } => {
                 let run = vm.eval("return 6 * 7").fresh().await.expect("it runs");
-                assert_eq!(run.value().as_i64(), Some(42), "{:?}", run.record.error);
+                let by = run.record.ending.ended_by;
+                assert_eq!(run.value().as_i64(), Some(42), "{by}: {:?}", run.record.error);
             }
             _ => vm.start().await.expect("it can be started again"),
         }

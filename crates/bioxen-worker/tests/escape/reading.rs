@@ -108,7 +108,7 @@ attempts! {
          'CARGO_MANIFEST_DIR', 'BIOXEN_WORKER', 'LUA_PATH', 'SSH_AUTH_SOCK', '', '_'} do \
          if os.getenv(name) then return 'escaped: ' .. name end end"
     );
-    files_by_a_listing: attempt("return io.popen('ls ' .. SECRET_DIR):read('a')").naming("--allow-spawn");
+    files_by_a_listing: attempt("return assert(io.popen('ls ' .. SECRET_DIR)):read('a')").naming("--allow-spawn");
     another_languages_modules: attempt(
         "for _, name in ipairs{'ffi', 'socket', 'lfs', 'posix', 'jit', 'bit'} do \
          if pcall(require, name) then return 'escaped: ' .. name end end"
