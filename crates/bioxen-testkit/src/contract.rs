@@ -1,6 +1,6 @@
 //! The contract that every VM keeps, whatever runs its Lua and wherever it lives.
 //!
-//! Each case is an async function over a [`Subject`]. The macro [`contract!`](crate::contract) makes
+//! Each case is an async function over a [`Subject`]. The macro [`contract!`](crate::contract!) makes
 //! tests out of all of them for one subject:
 //!
 //! ```ignore
