@@ -856,7 +856,8 @@ do
   local function try_tostring(value)
     local metatable = getmetatable_raw(value)
     -- LuaJIT would run for ever, where others overflow their stack.
-    if metatable and rawget(metatable, "__tostring") == tostring then return nil, "it calls itself" end
+    local calls_itself = metatable and rawget(metatable, "__tostring") == tostring
+    if calls_itself then return nil, "it calls itself" end
     local succeeded, text = pcall(tostring, value)
     if succeeded and type(text) == "string" then return text end
     if succeeded then return nil, "it returned a " .. type(text) .. " value" end
@@ -2123,6 +2124,7 @@ end
 local make_room, evaluate
 local reserve -- memory to report with that there is none
 local full_kib = huge -- what was in use when it was needed last
+local has_stopped_compiler = false
 do
   local OUT_OF_MEMORY = "not enough memory"
   local WITHOUT_MEMORY = { OUT_OF_MEMORY }
@@ -2272,7 +2274,10 @@ do
     full_kib = collectgarbage("count")
     reserve = nil
     -- LuaJIT aborts the process where it cannot have memory for compiled code.
-    if IS_JIT then stock.jit.off() end
+    if IS_JIT and stock.jit.status() then
+      stock.jit.off()
+      has_stopped_compiler = true
+    end
     pcall(collectgarbage)
     -- What ended calls left on the stack keeps alive what they used.
     pcall(unpack, NO_ITEMS, 1, 250)
@@ -2304,12 +2309,12 @@ do
     local started = clock()
     begin(fields)
     if not frames_below then run_protected(count_frames_below) end
-    local works, body, status, values, failure
-    works, body, status = pcall(prepare, fields)
+    local works, body, problem = pcall(prepare, fields)
+    local status, values, failure
     if works and body then
       works, status, values, failure = pcall(finish, run_protected(body))
     elseif works then
-      works, status, values, failure = pcall(finish_unrun, status)
+      works, status, values, failure = pcall(finish_unrun, problem)
     else
       status = body
     end
@@ -2323,8 +2328,8 @@ end
 -- Serving
 ---------------------------------------------------------------------------------------------------
 
-local RESERVE_SIZE = 262144
-local SMALL_GROWTH_KIB = 32768
+local RESERVE_SIZE = 65536
+local SMALL_GROWTH_KIB = 4096
 
 local live_kib = 0 -- what was in use after the last collection
 local crowded_kib = huge -- where memory is about to run short
@@ -2337,9 +2342,10 @@ local function tidy()
     kib = collectgarbage("count")
     live_kib = kib
   end
-  if not reserve and kib < full_kib / 2 then
+  if not reserve and (kib < full_kib / 2 or kib < SMALL_GROWTH_KIB) then
     reserve = rep("\0", RESERVE_SIZE)
-    if IS_JIT then stock.jit.on() end
+    if has_stopped_compiler then stock.jit.on() end
+    has_stopped_compiler = false
   end
 end
 
