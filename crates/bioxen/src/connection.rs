@@ -1,9 +1,9 @@
-//! A VM's connection to its worker: messages, typed.
+//! A VM's connection to its worker: messages, typed, and the queue of those who want to use it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bioxen_core::backend::{Link, Machine};
 use bioxen_core::protocol::{
@@ -11,6 +11,7 @@ use bioxen_core::protocol::{
 };
 use bioxen_core::{Chunk, Grants, Limits, RunContext};
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a message may hold besides output and values: error texts, overheads.
 const SLACK: usize = 4 << 20;
@@ -31,6 +32,79 @@ pub(crate) struct Connection {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) context: Arc<RunContext>,
     pub(crate) machine: Arc<dyn Machine>,
+}
+
+/// The queue in front of one worker: one evaluation at a time, in the order in which they came.
+pub(crate) struct Queue {
+    turns: Arc<Semaphore>,
+    /// There while nobody has the turn and the worker lives.
+    connection: Mutex<Option<Box<Connection>>>,
+}
+
+impl Queue {
+    /// The queue in front of a worker that has just come up.
+    pub(crate) fn of(connection: Connection) -> Arc<Self> {
+        let connection = Mutex::new(Some(Box::new(connection)));
+        Arc::new(Self { turns: Arc::new(Semaphore::new(1)), connection })
+    }
+
+    /// A queue in which nobody waits, since there is no worker.
+    pub(crate) fn closed() -> Arc<Self> {
+        let queue = Self { turns: Arc::new(Semaphore::new(0)), connection: Mutex::default() };
+        queue.turns.close();
+        Arc::new(queue)
+    }
+
+    /// Waits for the turn; `None` when the worker is gone before it comes.
+    pub(crate) async fn turn(self: Arc<Self>) -> Option<Turn> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let connection = self.lock().take()?;
+        Some(Turn { connection: Some(connection), queue: self, _permit: permit })
+    }
+
+    /// Turns away all who wait and will come, and closes the connection unless somebody has it.
+    pub(crate) fn close(&self) {
+        self.turns.close();
+        drop(self.lock().take());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Box<Connection>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to use a connection, until this is dropped.
+pub(crate) struct Turn {
+    connection: Option<Box<Connection>>,
+    queue: Arc<Queue>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// The connection; `None` once it has been closed.
+    pub(crate) fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_deref_mut()
+    }
+
+    /// Whether the VM was stopped meanwhile.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.queue.turns.is_closed()
+    }
+
+    /// Closes the connection, and with it the queue.
+    pub(crate) fn close(&mut self) {
+        drop(self.connection.take());
+        self.queue.close();
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if !self.queue.turns.is_closed() {
+            *self.queue.lock() = Some(connection);
+        }
+    }
 }
 
 /// A message of a running evaluation.

@@ -17,10 +17,10 @@ use bioxen_core::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use uuid::Uuid;
 
-use crate::connection::{Connection, Message, ReceiveError};
+use crate::connection::{Connection, Message, ReceiveError, Turn};
 use crate::outcome::{self, Reached};
 use crate::vm::{Vm, VmInner};
 use crate::watchdog::Watch;
@@ -207,10 +207,8 @@ impl Evaluation {
             Some(fleet) if !vm.is_removed() => (fleet.permit().await, fleet.watchdog()),
             _ => return Err(EvalError::Removed { vm: vm.spec.name.clone() }),
         };
-        let mut connection = Arc::clone(&vm.connection).lock_owned().await;
-        let Some(open) = connection.as_mut() else {
-            return Err(not_running(&vm));
-        };
+        let Some(mut turn) = vm.queue().turn().await else { return Err(not_running(&vm)) };
+        let Some(open) = turn.connection() else { return Err(not_running(&vm)) };
         let context = Arc::clone(&open.context);
         let wall_time = self.wall_time.unwrap_or(context.limits.wall_time).bound();
         let number = open.take_number();
@@ -252,7 +250,7 @@ impl Evaluation {
         let send = open.send(&request).await;
         let run = InProgress {
             vm,
-            connection,
+            turn,
             machine,
             context,
             run,
@@ -340,7 +338,7 @@ pub struct Running {
 
 struct InProgress {
     vm: Arc<VmInner>,
-    connection: OwnedMutexGuard<Option<Connection>>,
+    turn: Turn,
     machine: Arc<dyn Machine>,
     context: Arc<RunContext>,
     run: RunId,
@@ -482,7 +480,7 @@ impl InProgress {
         if let Some(message) = self.heard.take() {
             return Heard::Message(message);
         }
-        let Some(connection) = self.connection.as_mut() else {
+        let Some(connection) = self.turn.connection() else {
             return Heard::Message(Err(ReceiveError::Closed));
         };
         tokio::select! {
@@ -499,7 +497,7 @@ impl InProgress {
             return self.watch.kill_now(EndedBy::Cancelled);
         }
         self.watch.kill_by(Instant::now() + PATIENCE, EndedBy::Cancelled);
-        if let Some(connection) = self.connection.as_mut() {
+        if let Some(connection) = self.turn.connection() {
             // When this fails the worker is gone, which is heard next.
             let _ = connection.send(&Request::Cancel(self.number)).await;
         }
@@ -545,7 +543,7 @@ impl InProgress {
             Input::Reader(reader) => {
                 let mut space = bytes::BytesMut::with_capacity(INPUT_AT_ONCE);
                 let cancelled = self.cancel.notified();
-                let Some(connection) = self.connection.as_mut() else { return Ok(()) };
+                let Some(connection) = self.turn.connection() else { return Ok(()) };
                 tokio::select! {
                     read = reader.read_buf(&mut space) => { read?; }
                     () = cancelled => {
@@ -562,7 +560,7 @@ impl InProgress {
                 space.freeze()
             }
         };
-        if let Some(connection) = self.connection.as_mut() {
+        if let Some(connection) = self.turn.connection() {
             // When this fails the worker is gone, which is heard next.
             let _ = connection.send(&Request::Stdin(&bytes)).await;
         }
@@ -571,7 +569,7 @@ impl InProgress {
 
     fn broke_protocol(&mut self, what: &str) -> EvalError {
         self.machine.kill();
-        *self.connection = None;
+        self.turn.close();
         self.vm.note_failure(&self.machine, &format!("its worker broke the protocol: {what}"));
         EvalError::Protocol { vm: self.vm.spec.name.clone(), what: what.to_owned() }
     }
@@ -582,7 +580,7 @@ impl InProgress {
         self.machine.kill();
         let exit = tokio::time::timeout(Duration::from_secs(10), self.machine.ended()).await;
         let exit = exit.ok().flatten();
-        *self.connection = None;
+        self.turn.close();
         if self.vm.is_removed() && ours.is_none() {
             return Ok(Over::Died { ended_by: EndedBy::Cancelled, exit });
         }
@@ -593,8 +591,7 @@ impl InProgress {
 
     /// Why the worker was killed from here, if it was.
     fn was_killed_for(&self) -> Option<EndedBy> {
-        let stopped = matches!(self.vm.status(), bioxen_core::VmState::Stopped);
-        let wanted = stopped || self.cancelled;
+        let wanted = self.turn.is_revoked() || self.cancelled;
         self.watch.killed_for().or(wanted.then_some(EndedBy::Cancelled))
     }
 

@@ -13,9 +13,8 @@ use bioxen_core::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::Mutex as QueueMutex;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Queue};
 use crate::evaluation::{Code, Evaluation};
 use crate::events::EventSender;
 use crate::fleet::FleetInner;
@@ -32,8 +31,7 @@ pub(crate) struct VmInner {
     pub(crate) fleet: Weak<FleetInner>,
     pub(crate) events: EventSender,
     life: Mutex<Life>,
-    /// Whoever holds it runs code; the others queue in the order in which they came.
-    pub(crate) connection: Arc<QueueMutex<Option<Connection>>>,
+    queue: Mutex<Arc<Queue>>,
     created: Timestamp,
     pub(crate) runs: AtomicU64,
     pub(crate) running: AtomicUsize,
@@ -192,12 +190,12 @@ impl Vm {
             }
         };
         machine.kill();
+        // Whoever runs code in it notices, and need not for this to go on.
+        self.inner.queue().close();
         let vm = self.name().clone();
         if tokio::time::timeout(GONE_WITHIN, machine.ended()).await.is_err() {
             return Err(StopError { vm, seconds: GONE_WITHIN.as_secs() });
         }
-        // Whoever ran code in it has noticed by now, and lets go of the connection.
-        *self.inner.connection.lock().await = None;
         self.inner.events.tell(|| Event::VmStopped { vm, at: Timestamp::now() });
         Ok(())
     }
@@ -261,7 +259,7 @@ impl VmInner {
             fleet,
             events,
             life: Mutex::new(Life::Stopped),
-            connection: Arc::default(),
+            queue: Mutex::new(Queue::closed()),
             created: Timestamp::now(),
             runs: AtomicU64::new(0),
             running: AtomicUsize::new(0),
@@ -291,6 +289,11 @@ impl VmInner {
             Life::Running { context, .. } => Some(Arc::clone(context)),
             _ => None,
         }
+    }
+
+    /// The queue in front of the present worker, or a closed one.
+    pub(crate) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -325,12 +328,12 @@ impl VmInner {
             .start(&self.spec)
             .await
             .map_err(|source| StartVmError::Start { vm: vm(), source })?;
-        self.take_over(started).await;
+        self.take_over(started);
         attempt.done = true;
         Ok(())
     }
 
-    async fn take_over(&self, started: Started) {
+    fn take_over(&self, started: Started) {
         let context = Arc::new(RunContext {
             vm: self.spec.name.clone(),
             backend: self.spec.vm_type,
@@ -348,7 +351,7 @@ impl VmInner {
             started.environment,
             started.working_directory,
         );
-        *self.connection.lock().await = Some(connection);
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = Queue::of(connection);
         let since = Timestamp::now();
         *self.lock() = Life::Running { since, machine: Arc::clone(&machine), context };
         if self.is_removed() {
