@@ -1,12 +1,14 @@
 //! The backend: from a spec to a worker that is ready.
 
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bioxen_core::backend::{Backend, Link, ShutdownError, StartError, Started};
-use bioxen_core::protocol::zygote::Order;
+use bioxen_core::protocol::zygote::{Kind, Order};
 use bioxen_core::protocol::{Decoder, Hello, Reply, decode};
 use bioxen_core::{
     Grants, Interpreter, InterpreterFacts, Isolation, Limit, Limits, Mechanism, VmSpec, VmType,
@@ -23,6 +25,9 @@ use crate::{interpreters, paths};
 /// How long a worker may take to introduce itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many zygotes may turn out to be gone before a VM is given up.
+const ZYGOTES_TO_TRY: u32 = 3;
+
 /// The largest message of a worker that has not run any code.
 const LARGEST_INTRODUCTION: usize = 64 << 10;
 
@@ -34,12 +39,14 @@ pub struct BasicBackend {
 struct Shared {
     program: WorkerProgram,
     standby: usize,
-    /// For workers to which no network is granted.
-    isolated: tokio::sync::Mutex<Option<Arc<Zygote>>>,
-    plain: tokio::sync::Mutex<Option<Arc<Zygote>>>,
+    /// One for each kind of worker that was asked for.
+    zygotes: Mutex<HashMap<Kind, Slot>>,
     retired: Mutex<Vec<Arc<Zygote>>>,
     ready: Mutex<Vec<Worker>>,
 }
+
+/// A place for a zygote, locked while one is started.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Zygote>>>>;
 
 /// A worker that has introduced itself.
 struct Worker {
@@ -56,8 +63,7 @@ impl BasicBackend {
         let shared = Shared {
             program,
             standby,
-            isolated: tokio::sync::Mutex::default(),
-            plain: tokio::sync::Mutex::default(),
+            zygotes: Mutex::default(),
             retired: Mutex::default(),
             ready: Mutex::default(),
         };
@@ -119,7 +125,8 @@ impl Backend for BasicBackend {
         let mut zygotes = std::mem::take(
             &mut *self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner),
         );
-        for slot in [&self.shared.isolated, &self.shared.plain] {
+        let slots = std::mem::take(&mut *self.shared.lock_zygotes());
+        for slot in slots.into_values() {
             zygotes.extend(slot.lock().await.take());
         }
         let mut outcome = Ok(());
@@ -182,6 +189,10 @@ impl Shared {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_zygotes(&self) -> std::sync::MutexGuard<'_, HashMap<Kind, Slot>> {
+        self.zygotes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a worker that stands by, and has another one made in the background.
     fn take_standby(self: &Arc<Self>) -> Option<Worker> {
         if self.standby == 0 {
@@ -213,10 +224,8 @@ impl Shared {
         };
         order.cgroup =
             cgroup.as_ref().map_or_else(Vec::new, |cgroup| cgroup.directories().to_vec());
-        let zygote = self.zygote(order.grants.net.is_empty()).await?;
-        let (mut process, socket) = zygote.fork(order).await?;
+        let (mut process, socket) = self.fork(&order).await?;
         process.hold(cgroup);
-        drop(zygote);
         let failed = |reason: String| StartError::Worker { vm: vm.to_owned(), reason };
         let socket = UnixStream::from_std(socket).map_err(|error| failed(error.to_string()))?;
         let mut link = SocketLink(socket);
@@ -235,14 +244,27 @@ impl Shared {
         Ok(Worker { link, process, hello, isolation })
     }
 
+    /// Has a worker forked; where its zygote turns out to be gone, by another one.
+    async fn fork(&self, order: &Order) -> Result<(Process, StdUnixStream), StartError> {
+        for _ in 0..ZYGOTES_TO_TRY {
+            let zygote = self.zygote(Kind::of(order)).await?;
+            if let Some(forked) = zygote.fork(order.clone()).await? {
+                return Ok(forked);
+            }
+        }
+        let what = format!("{ZYGOTES_TO_TRY} zygotes ended, one after another, before they forked");
+        Err(StartError::WorkerProgram { what, source: None })
+    }
+
     /// The zygote of a kind, started if there is none that lives.
-    async fn zygote(&self, isolated: bool) -> Result<Arc<Zygote>, StartError> {
-        let mut slot = if isolated { &self.isolated } else { &self.plain }.lock().await;
+    async fn zygote(&self, kind: Kind) -> Result<Arc<Zygote>, StartError> {
+        let slot = Arc::clone(self.lock_zygotes().entry(kind).or_default());
+        let mut slot = slot.lock().await;
         if let Some(zygote) = slot.as_ref().filter(|zygote| !zygote.is_gone()) {
             return Ok(Arc::clone(zygote));
         }
         let program = self.program.locate()?;
-        let zygote = Arc::new(Zygote::start(&program, isolated).await?);
+        let zygote = Arc::new(Zygote::start(&program, kind).await?);
         if let Some(gone) = slot.replace(Arc::clone(&zygote)) {
             // Its workers live on, and with them what holds them to this process.
             self.retire(gone);

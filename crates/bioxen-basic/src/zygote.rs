@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bioxen_core::backend::{Machine, ShutdownError, StartError};
-use bioxen_core::protocol::zygote::{Answer, Exit, LARGEST_DATAGRAM, Order};
-use bioxen_worker::{ISOLATED, PROGRAM_NAME, UNFILTERED};
+use bioxen_core::protocol::zygote::{Answer, Exit, Kind, LARGEST_DATAGRAM, Order};
+use bioxen_worker::{PROGRAM_NAME, UNFILTERED};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -52,8 +52,8 @@ static FILTERS_HANG: AtomicBool = AtomicBool::new(false);
 /// How long applying a filter may take. It takes a fraction of a millisecond.
 const FILTER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a zygote may take to be ready on a busy machine.
-const READY_PATIENCE: Duration = Duration::from_mins(1);
+/// How much longer a zygote may take to be ready on a busy machine.
+const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the task that listens to the zygote shares with those who wait.
 #[derive(Default)]
@@ -68,6 +68,8 @@ struct State {
     ready: Option<oneshot::Sender<()>>,
     orders: HashMap<u64, oneshot::Sender<Result<Process, String>>>,
     processes: HashMap<u32, watch::Sender<Option<Exit>>>,
+    /// Ends that were told before the answer to the worker's order.
+    early_ends: HashMap<u32, Exit>,
     /// The first line on standard error since it was last asked for.
     last_words: String,
     /// Workers that outlived the zygote, by handles that no other process can take over.
@@ -113,15 +115,15 @@ impl Zygote {
     ///
     /// On a kernel that hangs when a system-call filter is applied, the zygote is given up, which is
     /// all that can be done with it, and another one is started that applies none.
-    pub(crate) async fn start(program: &Path, isolated: bool) -> Result<Self, StartError> {
+    pub(crate) async fn start(program: &Path, kind: Kind) -> Result<Self, StartError> {
         if !FILTERS_HANG.load(Ordering::Relaxed) {
-            match Self::launch(program, isolated, true).await? {
+            match Self::launch(program, kind, true).await? {
                 Some(zygote) => return Ok(zygote),
                 None => FILTERS_HANG.store(true, Ordering::Relaxed),
             }
             warn!("this kernel hangs when a system-call filter is applied; going on without");
         }
-        Self::launch(program, isolated, false).await?.ok_or_else(|| StartError::WorkerProgram {
+        Self::launch(program, kind, false).await?.ok_or_else(|| StartError::WorkerProgram {
             what: "the kernel does not let it start".into(),
             source: None,
         })
@@ -130,7 +132,7 @@ impl Zygote {
     /// Starts a zygote; `None` when the kernel hangs as it applies a filter.
     async fn launch(
         program: &Path,
-        isolated: bool,
+        kind: Kind,
         filtered: bool,
     ) -> Result<Option<Self>, StartError> {
         let (ours, theirs) =
@@ -142,7 +144,7 @@ impl Zygote {
         let shown = program.display();
         let mut child = Command::new(program)
             .arg0(PROGRAM_NAME)
-            .arg(if isolated { ISOLATED } else { "plain" })
+            .arg(kind.to_string())
             .args((!filtered).then_some(UNFILTERED))
             .env_clear()
             // Nothing is left for each forked worker to resolve again.
@@ -183,7 +185,7 @@ impl Zygote {
         }
         match waited {
             Ok(Ok(())) => {
-                debug!(process = number, isolated, "zygote is ready");
+                debug!(process = number, %kind, "zygote is ready");
                 return Ok(Some(zygote));
             }
             Ok(Err(_ended)) => {}
@@ -205,11 +207,12 @@ impl Zygote {
         self.shared.lock().gone
     }
 
-    /// Has a worker forked. Returns it and our end of the connection to it.
+    /// Has a worker forked. Returns it and our end of the connection to it, or nothing where the
+    /// zygote is gone; then nothing has been made that lasts.
     pub(crate) async fn fork(
         &self,
         mut order: Order,
-    ) -> Result<(Process, StdUnixStream), StartError> {
+    ) -> Result<Option<(Process, StdUnixStream)>, StartError> {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed("no socket pair"))?;
         ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
         let (answer, answered) = oneshot::channel();
@@ -220,18 +223,21 @@ impl Zygote {
             state.orders.insert(order.id, answer);
         }
         let is_program = order.program.is_some();
-        self.send(&order, &theirs).await.map_err(failed("its zygote does not answer"))?;
-        drop(theirs);
+        match self.send(&order, &theirs).await {
+            Ok(()) => drop(theirs),
+            Err(error) if is_hang_up(&error) => {
+                self.shared.lock().gone = true;
+                return Ok(None);
+            }
+            Err(error) => return Err(failed("its zygote does not answer")(error)),
+        }
         match answered.await {
             Ok(Ok(mut process)) => {
                 process.is_program = is_program;
-                Ok((process, ours))
+                Ok(Some((process, ours)))
             }
             Ok(Err(reason)) => Err(StartError::Exhausted { what: reason, source: None }),
-            Err(_) => Err(StartError::WorkerProgram {
-                what: "its zygote ended; the next attempt starts another".into(),
-                source: None,
-            }),
+            Err(_) => Ok(None),
         }
     }
 
@@ -295,6 +301,11 @@ impl Drop for Zygote {
             warn!(%error, "clean-up failed");
         }
     }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected};
+    [BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
 /// Whether a process waits in the kernel's allocator for filters. Only then is it certain that the
@@ -365,8 +376,11 @@ impl Shared {
                 }
             }
             Answer::Forked { order, process } => {
-                let (note_end, ended) = watch::channel(None);
-                state.processes.insert(process, note_end);
+                let exit = state.early_ends.remove(&process);
+                let (note_end, ended) = watch::channel(exit);
+                if exit.is_none() {
+                    state.processes.insert(process, note_end);
+                }
                 let shared = Arc::clone(self);
                 let waiting = state.orders.remove(&order);
                 // If whoever asked has gone, the handle is dropped and the worker with it, for
@@ -383,11 +397,10 @@ impl Shared {
                     let _ = waiting.send(Err(reason));
                 }
             }
-            Answer::Ended { process, exit } => {
-                if let Some(ended) = state.processes.remove(&process) {
-                    ended.send_replace(Some(exit));
-                }
-            }
+            Answer::Ended { process, exit } => match state.processes.remove(&process) {
+                Some(ended) => drop(ended.send_replace(Some(exit))),
+                None => drop(state.early_ends.insert(process, exit)),
+            },
         }
     }
 
@@ -417,7 +430,12 @@ impl Machine for Process {
         let state = self.shared.lock();
         if state.processes.contains_key(&self.number) {
             // Not reaped yet as far as the zygote has told, so the number is still its own.
-            let _ = kill(Pid::from_raw(-self.number.cast_signed()), Signal::SIGKILL);
+            let worker = Pid::from_raw(self.number.cast_signed());
+            let group = Pid::from_raw(-self.number.cast_signed());
+            if kill(group, Signal::SIGKILL).is_err() {
+                // It has only just been forked, and is not in a group of its own yet.
+                let _ = kill(worker, Signal::SIGKILL);
+            }
         } else if let Some(orphan) = state.orphans.get(&self.number) {
             let _ = kill(Pid::from_raw(-self.number.cast_signed()), Signal::SIGKILL);
             let _ = pidfd_send_signal(orphan, rustix::process::Signal::KILL);
@@ -426,7 +444,7 @@ impl Machine for Process {
 
     async fn ended(&self) -> Option<Exit> {
         let mut ended = self.ended.clone();
-        let exit = ended.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        let exit = ended.wait_for(Option::is_some).await.map_or(None, |exit| *exit);
         if exit.is_none() {
             self.orphan_ended().await;
         }

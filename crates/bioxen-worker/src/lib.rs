@@ -1,7 +1,8 @@
 //! The process that runs one Lua VM: interpreter, limits, sandbox and worker protocol.
 //!
-//! A *zygote* is started once per fleet. It prepares what all workers share (the Lua library, the
-//! system-call filters) and forks a *worker* for each VM, so that making a VM costs no program start.
+//! A *zygote* is started once per fleet for each kind of worker. It prepares what all of them share
+//! (the Lua library, the system-call filter) and forks a *worker* for each VM, so that making a VM
+//! costs no program start.
 //! A worker holds itself in, introduces itself and then evaluates what its controller sends, one
 //! piece of code after another. It links no async runtime and no TLS.
 //!
@@ -21,6 +22,8 @@ mod connection;
 #[cfg(target_os = "linux")]
 mod console;
 #[cfg(target_os = "linux")]
+mod gate;
+#[cfg(target_os = "linux")]
 mod interrupt;
 #[cfg(target_os = "linux")]
 mod lifeline;
@@ -38,9 +41,6 @@ use std::process::ExitCode;
 
 /// The name under which a program is started to be a worker.
 pub const PROGRAM_NAME: &str = "bioxen-worker";
-
-/// The first argument of a zygote whose workers are granted no network.
-pub const ISOLATED: &str = "isolated";
 
 /// The second argument of a zygote that is to apply no system-call filter, because this kernel was
 /// seen to hang when it should.

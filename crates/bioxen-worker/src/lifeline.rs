@@ -1,24 +1,24 @@
 //! Ties a process group's life to its controller's.
 //!
-//! The controller holds the only write end of a pipe. Each worker opens the read end anew (so that
-//! the settings below are its own) and asks the kernel to send SIGKILL to its process group when the
+//! The controller holds the only write end of a pipe. Each worker opens the read end anew, so that
+//! the settings below are its own, and asks the kernel to send SIGKILL to its process group when the
 //! pipe has news. The only news there can be is that the last writer is gone: the controller exited
 //! or was killed. Neither the zygote nor the worker has to be scheduled for that, and, unlike with
 //! `PR_SET_PDEATHSIG`, workers outlive a zygote that was killed.
 #![expect(unsafe_code, reason = "fcntl has no safe form for F_SETSIG and F_SETOWN")]
 
-use std::fs::OpenOptions;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+
+/// Where a process that inherited the read end `pipe` opens it anew.
+pub(crate) fn path(pipe: &OwnedFd) -> CString {
+    CString::new(format!("/proc/self/fd/{}", pipe.as_raw_fd())).expect("it holds no zero byte")
+}
 
 /// Makes this process's group die with the holder of the pipe's other end, also after the process
-/// has become another program by `exec`.
-pub(crate) fn attach(pipe: &OwnedFd) -> io::Result<()> {
-    let own = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
+/// has become another program by `exec`. `own` is the read end, opened anew.
+pub(crate) fn attach(own: OwnedFd) -> io::Result<()> {
     let fd = own.as_raw_fd();
     set(fd, F_SETSIG, libc::SIGKILL)?;
     set(fd, libc::F_SETOWN, -std::process::id().cast_signed())?;

@@ -1,8 +1,9 @@
-//! Holds a worker in: called in the forked child, before it reads anything from its controller.
+//! Holds workers in, before they read anything from their controller.
 //!
-//! The order matters. Whatever needs the file system or a privilege comes first; the system-call
-//! filter, which forbids most of the steps before it, comes last. A mechanism that this machine does
-//! not have is reported and not fatal: the controller decides whether what was reached is enough.
+//! What all workers of a kind share is switched on once, in the process that forks them: privileges
+//! are dropped, and the system-call filter is applied last, since it forbids the steps before it. What
+//! depends on a worker's own order follows in the worker. A mechanism that this machine does not have
+//! is reported and not fatal: the controller decides whether what was reached is enough.
 
 mod files;
 mod filter;
@@ -10,21 +11,43 @@ mod filter;
 use std::io;
 use std::path::PathBuf;
 
-use bioxen_core::protocol::zygote::Order;
-use bioxen_core::{Isolation, Limit, Mechanism};
+use bioxen_core::protocol::zygote::{Kind, Order};
+use bioxen_core::{Grants, Isolation, Limit, Mechanism};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-pub(crate) use filter::Filters;
+pub(crate) use filter::apply_to_zygote;
 
 /// Address space that a worker may have beyond what Lua may hold: its program, its stack, the
 /// messages in transit. The bound on Lua's memory is the allocator's; this one is behind it.
 const ADDRESS_SPACE_SLACK: u64 = 768 << 20;
 
-/// Applies all that the order asks for and this machine offers.
-pub(crate) fn enter(order: &Order, zygote: &Isolation, filters: &Filters) -> io::Result<Isolation> {
-    let mut isolation = zygote.clone();
+/// Holds in the process that forks the workers of a kind, by all that they have in common.
+///
+/// Each mechanism is switched on once, here, and a worker has it from its first instruction.
+pub(crate) fn enter_kind(kind: Kind, filtered: bool, isolation: &mut Isolation) -> io::Result<()> {
+    isolation.note(Mechanism::Capabilities, drop_capabilities(kind));
+    isolation.note(Mechanism::NoNewPrivileges, prctl::set_no_new_privs());
+    if !kind.program {
+        // Neighbours of the same user can then neither trace a worker nor read its memory.
+        prctl::set_dumpable(false)?;
+    }
+    if kind.is_bare() {
+        files::restrict(&Grants::none(), None, isolation);
+    }
+    if filtered {
+        isolation.note(Mechanism::Seccomp, filter::apply(kind));
+    } else {
+        let reason = "this kernel hangs when a filter is applied; restart the machine";
+        isolation.missed(Mechanism::Seccomp, reason);
+    }
+    Ok(())
+}
+
+/// Holds a worker in, by what its order asks for beyond what its kind has.
+pub(crate) fn enter(order: &Order, kind: &Isolation) -> Isolation {
+    let mut isolation = kind.clone();
     isolation.reached(Mechanism::Process);
     enter_cgroup(&order.cgroup, &mut isolation);
     if let Some(directory) = &order.working_directory {
@@ -32,14 +55,9 @@ pub(crate) fn enter(order: &Order, zygote: &Isolation, filters: &Filters) -> io:
         let _ = std::env::set_current_dir(directory);
     }
     isolation.note(Mechanism::ResourceLimits, limit_resources(order));
-    isolation.note(Mechanism::Capabilities, drop_capabilities(order));
-    isolation.note(Mechanism::NoNewPrivileges, prctl::set_no_new_privs());
-    if order.program.is_none() {
-        // Neighbours of the same user can then neither trace the worker nor read its memory.
-        prctl::set_dumpable(false)?;
+    if !Kind::of(order).is_bare() {
+        files::restrict(&order.grants, order.program.as_deref(), &mut isolation);
     }
-    files::restrict(order, &mut isolation);
-    isolation.note(Mechanism::Seccomp, filters.apply(order));
     let held_back = [Mechanism::Seccomp, Mechanism::LandlockNetwork, Mechanism::NetworkNamespace];
     if !order.grants.net.is_empty() {
         let reason = "the kernel's rules know ports only; any host is reached on a granted port";
@@ -49,7 +67,7 @@ pub(crate) fn enter(order: &Order, zygote: &Isolation, filters: &Filters) -> io:
     } else {
         isolation.missed(Mechanism::NetworkHosts, "nothing here holds the network back");
     }
-    Ok(isolation)
+    isolation
 }
 
 fn enter_cgroup(cgroup: &[PathBuf], isolation: &mut Isolation) {
@@ -106,9 +124,8 @@ fn count_own_processes() -> u64 {
 
 /// Drops all capabilities, but for root those by which it opens other users' files, where files were
 /// granted: landlock still confines it to them.
-fn drop_capabilities(order: &Order) -> rustix::io::Result<()> {
-    let files = !order.grants.read.is_empty() || !order.grants.write.is_empty();
-    let kept = if files {
+fn drop_capabilities(kind: Kind) -> rustix::io::Result<()> {
+    let kept = if kind.files {
         let held = rustix::thread::capabilities(None)?.permitted;
         held & (CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH)
     } else {

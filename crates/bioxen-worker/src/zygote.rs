@@ -1,106 +1,119 @@
-//! The zygote: forks workers, reaps them, and tells how they ended.
+//! The zygote: two processes that have workers made and tell how they ended.
 //!
-//! It is started with its controller's connection as standard input and the lifeline as standard
-//! output. It has one thread, so that forking is safe, and does nothing between messages. When the
-//! controller hangs up it kills what is left of its workers, reaps them and exits.
+//! The program that the controller starts becomes the *keeper*, which reaps. It forks the *forker*,
+//! which holds itself in as its workers are to be and then forks one for each order; they are made the
+//! keeper's children, so that the forker needs none of the rights that waiting and killing take.
+//!
+//! ```text
+//! controller ──order + socket──▶ forker ──fork──▶ worker
+//!     ▲◀────────Forked─────────────┘                │
+//!     └─────────Ended──── keeper ◀──────────────────┘ reaped
+//! ```
+//!
+//! The connection to the controller is the program's standard input, and the lifeline its standard
+//! output. Both processes have one thread, so that forking is safe, and do nothing between messages.
+//! When the controller hangs up the forker exits, and the keeper after the last worker.
 #![expect(unsafe_code, reason = "fork, and wait with resource usage, have no safe form")]
 
-use std::collections::BTreeSet;
+mod forker;
+
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 
-use bioxen_core::protocol::Reply;
-use bioxen_core::protocol::zygote::{Answer, Exit, How, LARGEST_DATAGRAM, Order, exit_code};
+use bioxen_core::protocol::zygote::{Answer, Exit, How, Kind};
 use bioxen_core::{Isolation, Mechanism};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
-use nix::unistd::{ForkResult, Pid, dup, dup2_stdin, dup2_stdout, fork, setpgid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::{ForkResult, Pid, dup, dup2_stdin, dup2_stdout, fork, getpgid, getpid, setpgid};
 
-use crate::connection::Connection;
-use crate::console;
-use crate::sandbox::{self, Filters};
-use crate::serve::{self, Prepared};
-use crate::{ISOLATED, UNFILTERED, lifeline};
+use crate::{UNFILTERED, gate, sandbox};
+use forker::Forker;
 
-struct Zygote {
-    control: OwnedFd,
-    lifeline: OwnedFd,
-    children: SignalFd,
-    workers: BTreeSet<Pid>,
-    /// Room for one message. Made once: memory that is touched anew after a fork is copied anew.
-    incoming: Vec<u8>,
-    filters: Filters,
-    prepared: Option<Prepared>,
-    /// What all workers share.
-    isolation: Isolation,
-}
+/// The connection to the controller, which keeps messages apart.
+struct Control(OwnedFd);
 
-/// What reading an order came to.
-enum Incoming {
-    Order(Box<Order>, OwnedFd),
-    HungUp,
+impl Control {
+    fn tell(&self, answer: &Answer) -> io::Result<()> {
+        let message = rmp_serde::to_vec(answer).map_err(io::Error::other)?;
+        match send(self.0.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL) {
+            // The controller is gone; the next look at the connection says so too.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// The whole life of a zygote.
 pub(crate) fn main() -> io::Result<()> {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+    let argument = |place| std::env::args().nth(place);
+    let kind = argument(1).unwrap_or_default();
+    if kind == "--version" {
         return Err(io::Error::other(concat!("version ", env!("CARGO_PKG_VERSION"))));
     }
-    let not_ours = |_| {
+    let not_ours = || {
         io::Error::other("this program is started by the BioXen library; it does nothing by itself")
     };
+    let kind: Kind = kind.parse().map_err(|_| not_ours())?;
+    let filtered = argument(2).is_none_or(|argument| argument != UNFILTERED);
+    let (control, lifeline) = take_connections().map_err(|_| not_ours())?;
+
+    // An interrupt typed at the terminal is the controller's to handle.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    // What workers leave behind is reaped here.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let mut isolation = Isolation::default();
+    enter_namespaces(!kind.net, &mut isolation);
+    if filtered {
+        // After the namespaces, which it forbids to enter.
+        sandbox::apply_to_zygote()?;
+    }
+    let keeper = getpid();
+    // SAFETY: this process has one thread, so the child may do anything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(lifeline);
+            Keeper { control, forker: child }.keep()
+        }
+        ForkResult::Child => {
+            let forker = Forker::enter(kind, filtered, keeper, control, lifeline, isolation);
+            let ended = forker.and_then(|mut forker| forker.serve());
+            if let Err(error) = &ended {
+                eprintln!("{}: {error}", crate::PROGRAM_NAME);
+            }
+            gate::exit(i32::from(ended.is_err()))
+        }
+    }
+}
+
+/// The controller's connection and the lifeline, in whose places nothing is left. All else that the
+/// controller had open is closed: it may have been given descriptors that it does not know of.
+fn take_connections() -> io::Result<(Control, OwnedFd)> {
+    nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(io::stdin().as_raw_fd())?;
+    close_all_but_standard_streams()?;
     let control = dup(io::stdin().as_fd())?;
     let lifeline = dup(io::stdout().as_fd())?;
-    nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(control.as_raw_fd())
-        .map_err(not_ours)?;
     for fd in [&control, &lifeline] {
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     }
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
-    drop(null);
+    Ok((Control(control), lifeline))
+}
 
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGCHLD);
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
-    // An interrupt typed at the terminal is the controller's to handle.
-    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-    // What workers leave behind is reaped here.
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let children = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-
-    let mut isolation = Isolation::default();
-    let isolated = std::env::args_os().nth(1).is_some_and(|argument| argument == ISOLATED);
-    enter_namespaces(isolated, &mut isolation);
-
-    // After the namespaces, which it forbids to enter.
-    let unfiltered = std::env::args_os().nth(2).is_some_and(|argument| argument == UNFILTERED);
-    let filters = Filters::new(unfiltered)?;
-
-    let mut zygote = Zygote {
-        control,
-        lifeline,
-        children,
-        workers: BTreeSet::new(),
-        incoming: vec![0; LARGEST_DATAGRAM],
-        filters,
-        prepared: Some(Prepared::new()?),
-        isolation,
-    };
-    zygote.tell(&Answer::Ready(zygote.isolation.clone()))?;
-    // SAFETY: tidies the C library's heap and takes no pointer. Free blocks that lie about would be
-    // put together by each forked worker anew, which copies the pages that they are in.
-    unsafe { libc::malloc_trim(0) };
-    zygote.serve()
+fn close_all_but_standard_streams() -> io::Result<()> {
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name());
+    let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.map(name).collect::<Result<_, _>>()?;
+    for fd in names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok()) {
+        if fd > libc::STDERR_FILENO {
+            // One of them was the directory's own and is closed already.
+            let _ = nix::unistd::close(fd);
+        }
+    }
+    Ok(())
 }
 
 /// Enters namespaces of its own, which all workers share: it costs once what would cost each.
@@ -134,179 +147,56 @@ fn enter_namespaces(isolated: bool, isolation: &mut Isolation) {
     }
 }
 
-impl Zygote {
-    fn serve(&mut self) -> io::Result<()> {
-        loop {
-            let mut sources = [
-                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut sources, PollTimeout::NONE) {
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let [controller, child] = sources.map(|source| source.any().unwrap_or(false));
-            if child {
-                while self.children.read_signal()?.is_some() {}
-                self.reap()?;
-            }
-            if controller {
-                match self.next_order()? {
-                    Incoming::Order(order, socket) => self.fork_worker(&order, socket)?,
-                    Incoming::HungUp => return self.wind_up(),
-                }
-            }
-        }
-    }
+/// The process that reaps.
+struct Keeper {
+    control: Control,
+    forker: Pid,
+}
 
-    fn tell(&self, answer: &Answer) -> io::Result<()> {
-        let message = rmp_serde::to_vec(answer).map_err(io::Error::other)?;
-        match send(self.control.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL) {
-            // The controller is gone; the next look at its connection says so too.
-            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn next_order(&mut self) -> io::Result<Incoming> {
-        let mut parts = [io::IoSliceMut::new(&mut self.incoming)];
-        let mut passed = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-        let fd = self.control.as_raw_fd();
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(fd, &mut parts, Some(&mut passed), flags)?;
-        let length = message.bytes;
-        if length == 0 {
-            return Ok(Incoming::HungUp);
-        }
-        let socket = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        let socket = socket.ok_or_else(|| io::Error::other("an order came without a socket"))?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(socket) };
-        let order = rmp_serde::from_slice(&self.incoming[..length]).map_err(io::Error::other)?;
-        Ok(Incoming::Order(Box::new(order), socket))
-    }
-
-    fn fork_worker(&mut self, order: &Order, socket: OwnedFd) -> io::Result<()> {
-        self.filters.prepare(order);
-        // SAFETY: this process has one thread, so the child may do anything.
-        match unsafe { fork() } {
-            Ok(ForkResult::Parent { child }) => {
-                // Both sides do this, so that neither has to wait for the other.
-                let _ = setpgid(child, child);
-                self.workers.insert(child);
-                let process = child.as_raw().cast_unsigned();
-                self.tell(&Answer::Forked { order: order.id, process })
-            }
-            Ok(ForkResult::Child) => {
-                let code = self.become_worker(order, socket);
-                // SAFETY: ends the child without running what belongs to the zygote.
-                unsafe { libc::_exit(code) }
-            }
-            Err(error) => {
-                self.tell(&Answer::Refused { order: order.id, reason: error.to_string() })
-            }
-        }
-    }
-
-    /// The child's part. Returns its exit code.
-    fn become_worker(&mut self, order: &Order, socket: OwnedFd) -> i32 {
-        let mut connection = Connection::new(socket);
-        let isolation = match self.hold_in(order, &connection) {
-            Ok(isolation) => isolation,
-            Err(error) => return refuse(&mut connection, &error.to_string()),
-        };
-        if let Some(program) = &order.program {
-            let error = become_program(program, order, isolation, &mut connection);
-            let reason = format!("{} cannot be run: {error}", program.display());
-            return refuse(&mut connection, &reason);
-        }
-        let Some(prepared) = self.prepared.take() else { return 1 };
-        match serve::serve(connection, prepared, isolation, order.working_directory.clone()) {
-            Ok(()) => 0,
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => exit_code::MEMORY,
-            Err(_) => 1,
-        }
-    }
-
-    /// Holds the child in, and says how far.
-    fn hold_in(&self, order: &Order, connection: &Connection) -> io::Result<Isolation> {
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-        lifeline::attach(&self.lifeline)?;
-        if order.program.is_some() {
-            // The connection becomes the program's standard input and output.
-            dup2_stdin(connection.as_fd())?;
-            dup2_stdout(connection.as_fd())?;
-        } else if order.grants.spawn {
-            console::collect_errors_of_programs()?;
-        }
-        sandbox::enter(order, &self.isolation, &self.filters)
-    }
-
-    /// Reaps whatever has ended, and kills what a worker has left.
-    fn reap(&mut self) -> io::Result<()> {
+impl Keeper {
+    /// Reaps whatever ends, and kills what a worker has left, until there is nothing more to reap.
+    ///
+    /// When the controller hangs up, its lifeline kills all workers. A forker that did not exit by
+    /// itself was killed: then this process exits, which the controller notices, and workers live on.
+    fn keep(&self) -> io::Result<()> {
         while let Some(process) = next_ended()? {
-            if self.workers.contains(&process) {
-                // Until it is reaped, no other process can get its number.
-                let _ = kill(Pid::from_raw(-process.as_raw()), Signal::SIGKILL);
+            if process == self.forker {
+                match take_exit(process)?.how {
+                    How::Exited(0) => {}
+                    how => return Err(io::Error::other(format!("it ended early: {how:?}"))),
+                }
+                continue;
             }
+            let is_worker = is_worker(process);
+            // Until it is reaped, no other process can get its number.
+            let _ = kill(Pid::from_raw(-process.as_raw()), Signal::SIGKILL);
             let exit = take_exit(process)?;
-            if self.workers.remove(&process) {
+            if is_worker {
                 let process = process.as_raw().cast_unsigned();
-                self.tell(&Answer::Ended { process, exit })?;
+                self.control.tell(&Answer::Ended { process, exit })?;
             }
         }
         Ok(())
     }
-
-    /// Kills and reaps all that is left.
-    fn wind_up(&mut self) -> io::Result<()> {
-        for worker in &self.workers {
-            let _ = kill(Pid::from_raw(-worker.as_raw()), Signal::SIGKILL);
-        }
-        loop {
-            match nix::sys::wait::wait() {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::ECHILD) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
-/// Becomes an interpreter that is a program of its own. Returns only when that fails.
-fn become_program(
-    program: &Path,
-    order: &Order,
-    isolation: Isolation,
-    connection: &mut Connection,
-) -> io::Error {
-    if let Err(error) = connection.send(&[Reply::Sandboxed(isolation)]) {
-        return error;
-    }
-    let mut command = Command::new(program);
-    command.arg("-e").arg(crate::shim_bootstrap()).env_clear().envs(&order.environment);
-    command.exec()
+/// Whether a process that has ended was a worker, and not something that a worker had started, which
+/// is in its process group. A worker that was killed before it could enter a group of its own is in
+/// this one.
+fn is_worker(process: Pid) -> bool {
+    getpgid(Some(process)).is_ok_and(|group| group == process || group == getpid())
 }
 
-fn refuse(connection: &mut Connection, reason: &str) -> i32 {
-    // When this fails the controller is gone, and the worker is about to be.
-    let _ = connection.send(&[Reply::Fatal(reason.into())]);
-    1
-}
-
-/// A child that has ended and is not reaped yet.
+/// Waits for a child to end, without reaping it; `None` when there are no children.
 fn next_ended() -> io::Result<Option<Pid>> {
-    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::All, flags) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
-        Ok(status) => Ok(status.pid()),
-        Err(error) => Err(error.into()),
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    loop {
+        match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(status) => return Ok(status.pid()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

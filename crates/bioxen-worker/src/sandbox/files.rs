@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bioxen_core::protocol::zygote::Order;
-use bioxen_core::{Isolation, Mechanism};
+use bioxen_core::{Grants, Isolation, Mechanism};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
     PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
@@ -33,9 +32,10 @@ const LIBRARIES: [&str; 6] =
 const NAMES: [&str; 5] =
     ["/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/services"];
 
-/// Restricts this process and all that it starts.
-pub(super) fn restrict(order: &Order, isolation: &mut Isolation) {
-    match build(order).and_then(landlock::RulesetCreated::restrict_self) {
+/// Restricts this process and all that it starts to what was granted and, where the interpreter is a
+/// program, what that needs. `no_new_privs` must be set.
+pub(super) fn restrict(grants: &Grants, program: Option<&Path>, isolation: &mut Isolation) {
+    match build(grants, program).and_then(landlock::RulesetCreated::restrict_self) {
         Ok(status) => report(&status, isolation),
         Err(error) => {
             for mechanism in LANDLOCK {
@@ -73,13 +73,17 @@ fn miss_all(isolation: &mut Isolation, reason: &str) {
     }
 }
 
-fn build(order: &Order) -> Result<landlock::RulesetCreated, RulesetError> {
+fn build(
+    grants: &Grants,
+    program: Option<&Path>,
+) -> Result<landlock::RulesetCreated, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
-        .create()?;
+        .create()?
+        .no_new_privs(false);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let execute = read | AccessFs::Execute;
     let write = read
@@ -90,20 +94,20 @@ fn build(order: &Order) -> Result<landlock::RulesetCreated, RulesetError> {
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
-    rules = add(rules, order.grants.read.iter(), read)?;
-    rules = add(rules, order.grants.write.iter(), write)?;
-    if order.grants.spawn {
+    rules = add(rules, grants.read.iter(), read)?;
+    rules = add(rules, grants.write.iter(), write)?;
+    if grants.spawn {
         rules = add(rules, SYSTEM.iter(), execute)?;
         rules = add(rules, ["/dev/null"].iter(), read | AccessFs::WriteFile)?;
     }
-    if let Some(program) = &order.program {
+    if let Some(program) = program {
         rules = add(rules, [program].into_iter(), execute)?;
         rules = add(rules, LIBRARIES.iter(), execute)?;
     }
-    if !order.grants.net.is_empty() {
+    if !grants.net.is_empty() {
         rules = add(rules, NAMES.iter(), read)?;
     }
-    for address in &order.grants.net {
+    for address in &grants.net {
         rules = rules.add_rule(NetPort::new(address.port(), AccessNet::ConnectTcp))?;
     }
     Ok(rules)

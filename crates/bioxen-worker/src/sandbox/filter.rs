@@ -7,84 +7,61 @@
 
 mod search;
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::collections::BTreeMap;
 
-use bioxen_core::protocol::zygote::Order;
+use bioxen_core::protocol::zygote::Kind;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
-/// Compiled filters, made once in the zygote for all workers of the same kind.
-pub(crate) struct Filters {
-    compiled: HashMap<Kind, Vec<BpfProgram>>,
-    /// Whether this kernel hangs when a filter is applied.
-    unusable: bool,
+use crate::gate;
+use search::JUMP_IF_EQUAL;
+
+/// Applies to a zygote, and so to all that it forks, what none of them ever needs.
+///
+/// This is also where a kernel shows that cannot apply filters (its allocator for them can be locked
+/// up for good by other programs): it hangs here, before there is any worker, and the controller
+/// starts another zygote that does not try.
+pub(crate) fn apply_to_zygote() -> std::io::Result<()> {
+    if let Ok(program) = never() {
+        nix::sys::prctl::set_no_new_privs()?;
+        // Where the kernel has no filters at all, the workers' own report that.
+        let _ = seccompiler::apply_filter(&program);
+    }
+    Ok(())
 }
 
-/// What the list depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent grants")]
-struct Kind {
-    files: bool,
-    program: bool,
-    spawn: bool,
-    net: bool,
+/// Applies the filter for a kind of worker to this process and all that it starts, leaving the gate
+/// open to who has its key.
+pub(super) fn apply(kind: Kind) -> Result<(), String> {
+    let programs = compile(kind).map_err(|error| error.to_string())?;
+    programs.into_iter().try_for_each(|mut program| {
+        put_in_key(&mut program);
+        let outcome = seccompiler::apply_filter(&program);
+        // The kernel has a copy. This one must not be found by the workers.
+        program.fill(sock_filter { code: 0, jt: 0, jf: 0, k: 0 });
+        std::hint::black_box(&mut program);
+        outcome.map_err(|error| error.to_string())
+    })
 }
 
-impl Kind {
-    fn of(order: &Order) -> Self {
-        Self {
-            files: !order.grants.read.is_empty() || !order.grants.write.is_empty(),
-            program: order.program.is_some(),
-            spawn: order.grants.spawn,
-            net: !order.grants.net.is_empty(),
-        }
-    }
-}
+/// Stands for the gate's key in a filter until just before it is applied, so that the key is in no
+/// other memory meanwhile. Neither half is a number that a filter has another use for.
+const KEY: u64 = 0x6b65_795f_2d68_6572;
 
-impl Filters {
-    /// Applies to the zygote itself, and so to all that it forks, what none of them ever needs.
-    ///
-    /// This is also where a kernel shows that cannot apply filters (its allocator for them can be
-    /// locked up for good by other programs): it hangs here, before there is any worker, and the
-    /// controller starts another zygote that does not try.
-    pub(crate) fn new(unusable: bool) -> io::Result<Self> {
-        if !unusable && let Ok(program) = never() {
-            nix::sys::prctl::set_no_new_privs()?;
-            // Where the kernel has no filters at all, each worker reports that.
-            let _ = seccompiler::apply_filter(&program);
+fn put_in_key(program: &mut BpfProgram) {
+    let [high, low] = [KEY >> 32, KEY & u64::from(u32::MAX)];
+    gate::with_halves(|high_half, low_half| {
+        for instruction in program.iter_mut().filter(|one| one.code == JUMP_IF_EQUAL) {
+            if u64::from(instruction.k) == high {
+                instruction.k = high_half;
+            } else if u64::from(instruction.k) == low {
+                instruction.k = low_half;
+            }
         }
-        Ok(Self { compiled: HashMap::new(), unusable })
-    }
-
-    /// Compiles, unless it was done before, the filters for an order. Called in the zygote.
-    pub(crate) fn prepare(&mut self, order: &Order) {
-        let kind = Kind::of(order);
-        if self.compiled.contains_key(&kind) {
-            return;
-        }
-        // What cannot be compiled is reported when it is to be applied.
-        if let Ok(programs) = compile(kind) {
-            self.compiled.insert(kind, programs);
-        }
-    }
-
-    /// Applies the prepared filters for an order to this process and all that it starts.
-    pub(super) fn apply(&self, order: &Order) -> Result<(), String> {
-        if self.unusable {
-            return Err("this kernel hangs when a filter is applied; restart the machine".into());
-        }
-        let Some(programs) = self.compiled.get(&Kind::of(order)) else {
-            return Err(format!("no filter for {}", std::env::consts::ARCH));
-        };
-        programs
-            .iter()
-            .try_for_each(|program| seccompiler::apply_filter(program))
-            .map_err(|error| error.to_string())
-    }
+    });
 }
 
 /// A filter that refuses what neither a zygote nor any worker ever does.
@@ -219,6 +196,7 @@ const FILES: &[c_long] = &[
 /// What it takes to become an interpreter that is a program of its own. No process can be made, so
 /// becoming another program is all that `execve` allows, and landlock says which.
 const PROGRAM: &[c_long] = &[
+    libc::SYS_dup3,
     libc::SYS_execve,
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
@@ -227,6 +205,8 @@ const PROGRAM: &[c_long] = &[
     libc::SYS_sysinfo,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_arch_prctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_dup2,
 ];
 
 /// What a TCP connection takes besides `socket`; landlock says which ports.
@@ -256,6 +236,10 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
     if kind.net {
         add(CONNECT);
     }
+    if !kind.is_bare() {
+        // Each of these workers restricts itself further, by its own grants.
+        add(LANDLOCK);
+    }
     if !kind.program {
         // Memory is never executable: argument 2 of both calls is the protection.
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
@@ -265,12 +249,24 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
     if kind.net {
         rules.insert(libc::SYS_socket, tcp_only()?);
     }
+    for call in gate::CALLS {
+        // What a kind of worker may do anyway needs no key.
+        let gated = vec![rule(vec![with_key(SeccompCmpOp::Eq)?])?];
+        rules.entry(call).or_insert(gated);
+    }
     if kind.files || kind.program {
         // Asking a descriptor whether it is a terminal, and nothing else.
         rules.insert(libc::SYS_ioctl, vec![is(1, libc::TCGETS)?]);
     }
     Ok(rules)
 }
+
+/// What it takes to give up access to files and ports.
+const LANDLOCK: &[c_long] = &[
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_restrict_self,
+];
 
 /// What has no place in a zygote either: the kernel itself, other file systems, other processes.
 const NEVER: &[c_long] = &[
@@ -303,7 +299,6 @@ const NEVER: &[c_long] = &[
 /// What even code that may start programs must not do.
 const FORBIDDEN: &[c_long] = &[
     // Leaving the process group, or reaching processes outside of it.
-    libc::SYS_setpgid,
     libc::SYS_setsid,
     libc::SYS_pidfd_open,
     libc::SYS_pidfd_getfd,
@@ -373,6 +368,7 @@ fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
         .map(|flag| masked_is(0, flag.cast_unsigned().into(), flag.cast_unsigned().into()))
         .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_clone, new_namespace);
+    rules.insert(libc::SYS_setpgid, vec![rule(vec![with_key(SeccompCmpOp::Ne)?])?]);
     rules.insert(libc::SYS_socket, if kind.net { not_tcp()? } else { not_unix()? });
     if !kind.net {
         rules.insert(libc::SYS_connect, Vec::new());
@@ -392,6 +388,11 @@ fn condition(
     value: u64,
 ) -> Result<SeccompCondition, seccompiler::Error> {
     Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
+}
+
+/// Whether the caller has the key to the gate.
+fn with_key(operator: SeccompCmpOp) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(gate::ARGUMENT, SeccompCmpArgLen::Qword, operator, KEY)?)
 }
 
 fn is(argument: u8, value: u64) -> Result<SeccompRule, seccompiler::Error> {
@@ -457,12 +458,35 @@ fn not_unix() -> Result<Vec<SeccompRule>, seccompiler::Error> {
 mod tests {
     use super::*;
 
+    fn kinds() -> impl Iterator<Item = Kind> {
+        (0..16_u8).map(|number| {
+            let bit = |bit: u8| number & (1 << bit) != 0;
+            Kind { files: bit(0), program: bit(1), spawn: bit(2), net: bit(3) }
+        })
+    }
+
     #[test]
     fn every_kind_of_worker_has_a_filter() {
-        for number in 0..16_u8 {
-            let bit = |bit: u8| number & (1 << bit) != 0;
-            let kind = Kind { files: bit(0), program: bit(1), spawn: bit(2), net: bit(3) };
-            assert!(compile(kind).is_ok(), "{number:04b}");
+        for kind in kinds() {
+            assert!(compile(kind).is_ok(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_filter_gets_the_key_in_place_of_what_stands_for_it() {
+        let halves = [KEY >> 32, KEY & u64::from(u32::MAX)];
+        let stand_ins = |program: &BpfProgram| {
+            program.iter().filter(|one| halves.contains(&one.k.into())).count()
+        };
+        for kind in kinds() {
+            let mut found = 0;
+            for mut program in compile(kind).unwrap() {
+                found += stand_ins(&program);
+                put_in_key(&mut program);
+                assert_eq!(stand_ins(&program), 0, "{kind}");
+            }
+            // Two halves for each call that goes through the gate.
+            assert!(found >= 2 && found.is_multiple_of(2), "{kind}: {found}");
         }
     }
 }

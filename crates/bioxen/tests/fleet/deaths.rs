@@ -74,23 +74,11 @@ fn vms_outlive_their_zygote() {
         let run = ended(running.finish().await, EndedBy::Finished);
         assert_eq!(run.value().as_str(), Some("on"));
         assert_eq!(idle.eval("x").await.unwrap().value().as_str(), Some("kept"));
-        let fresh = create_after(&fleet, "new").await;
+        let fresh = create(&fleet, "new").await;
         check_works(&fresh).await;
         assert_ne!(zygote_of(&fresh), zygote);
         check_works(&busy).await;
     });
-}
-
-/// Creates a VM. The death of the zygote may be noticed by the first attempt only, which then says so.
-async fn create_after(fleet: &bioxen::Fleet, name: &str) -> bioxen::Vm {
-    match fleet.create(crate::common::spec(name)).await {
-        Ok(vm) => vm,
-        Err(error) => {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            assert!(source.is_some_and(|source| source.contains("the next attempt")), "{error}");
-            create(fleet, name).await
-        }
-    }
 }
 
 #[test]
@@ -102,7 +90,7 @@ fn a_vm_that_has_outlived_its_zygote_can_be_stopped_started_and_removed() {
         let zygote = zygote_of(&vms[0]);
         zygote.signal(Signal::SIGKILL);
         zygote.wait_for_end();
-        check_works(&create_after(&fleet, "new").await).await;
+        check_works(&create(&fleet, "new").await).await;
         vms[0].stop().await.unwrap();
         fleet.remove("removed").await.unwrap();
         for worker in workers {
@@ -123,7 +111,7 @@ fn an_orphaned_worker_that_is_killed_ends_its_run_and_can_be_started_again() {
         let zygote = zygote_of(&vm);
         zygote.signal(Signal::SIGKILL);
         zygote.wait_for_end();
-        check_works(&create_after(&fleet, "new").await).await;
+        check_works(&create(&fleet, "new").await).await;
         worker.signal(Signal::SIGKILL);
         let run = tokio::time::timeout(PATIENCE, running.finish()).await.unwrap().unwrap();
         // Nobody was left to ask how it ended.
@@ -183,7 +171,7 @@ fn a_fleet_whose_zygote_was_killed_leaves_nothing() {
             let orphan = worker_of(&vm);
             zygote.signal(Signal::SIGKILL);
             zygote.wait_for_end();
-            check_works(&create_after(&fleet, "new").await).await;
+            check_works(&create(&fleet, "new").await).await;
             drop((vm, fleet));
             orphan.wait_for_end();
             eventually("nothing is left", || {

@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, sock_filter};
 // From the kernel's `linux/bpf_common.h` and `linux/seccomp.h`.
 const LOAD_WORD: u16 = 0x20;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
-const JUMP_IF_EQUAL: u16 = 0x15;
+pub(super) const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP: u16 = 0x05;
 const RETURN: u16 = 0x06;
 const ALLOW: u32 = 0x7fff_0000;
