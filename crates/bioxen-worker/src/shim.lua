@@ -2247,6 +2247,12 @@ do
     fields[5] = nil
     resume_collector()
     if not chunk then return nil, message end
+    -- LuaJIT decides what to compile by counters that code shares by its address. What this worker
+    -- has counted must not decide for the code that it runs: switching the compiler resets them.
+    if IS_JIT and stock.jit.status() then
+      stock.jit.off()
+      stock.jit.on()
+    end
     set_arguments(environment.globals, name, arguments)
     if #arguments == 0 then return chunk end
     return function() return chunk(unpack(arguments)) end
