@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bioxen_core::backend::Machine;
+use bioxen_core::protocol::zygote::exit_code::EXIT;
+use bioxen_core::protocol::zygote::{Exit, How};
 use bioxen_core::protocol::{End, Evaluate, Form, LARGEST_REQUEST, Request, Status};
 use bioxen_core::{
     Chunk, CodeFacts, Digest, EndedBy, Event, Limit, LuaError, OutputSize, RunContext, RunId,
@@ -362,7 +364,17 @@ struct InProgress {
 /// How a run is over: as its worker told it, or by its worker's death.
 enum Over {
     Told(Box<End>),
-    Died { ended_by: EndedBy, exit: Option<bioxen_core::protocol::zygote::Exit> },
+    Died { ended_by: EndedBy, exit: Option<Exit> },
+}
+
+impl Over {
+    /// Whether the code called `os.exit`.
+    fn is_exit(&self) -> bool {
+        match self {
+            Self::Told(end) => end.exit_code.is_some(),
+            Self::Died { exit, .. } => exit.is_some_and(|exit| exit.how == How::Exited(EXIT)),
+        }
+    }
 }
 
 /// Cancels a run from elsewhere. Clones cancel the same run.
@@ -416,7 +428,8 @@ impl Running {
         let over = over?;
         let incomplete = run.may_be_incomplete
             && matches!(&over, Over::Told(end) if end.status == Status::Incomplete);
-        Ok(Run { record: run.close(over), stdout, stderr, incomplete })
+        let exited = over.is_exit();
+        Ok(Run { record: run.close(over), stdout, stderr, incomplete, exited })
     }
 
     fn in_progress(&mut self) -> &mut InProgress {
@@ -662,6 +675,8 @@ pub struct Run {
     pub stderr: Vec<u8>,
     /// Whether the input is the beginning of something longer; then nothing was run.
     pub incomplete: bool,
+    /// Whether the code ended itself by `os.exit`.
+    pub exited: bool,
 }
 
 /// A run that did not finish.

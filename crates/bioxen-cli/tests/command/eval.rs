@@ -58,7 +58,7 @@ fn any_bytes_go_in_and_out_unchanged() {
 #[test]
 fn incomplete_code_is_a_syntax_error() {
     let ended = bioxen(["eval", "for i = 1, 3 do"]);
-    let expected = "error: the code ends in the middle of a statement\n";
+    let expected = "error: eval:1: 'end' expected near <eof>\n";
     assert_eq!(ended, Ended::with(1, "", expected));
 }
 

@@ -57,6 +57,8 @@ fn input_that_ends_in_the_middle_is_an_error() {
 #[test]
 fn leaving_by_os_exit_gives_its_code() {
     assert_eq!(repl("os.exit(5)\nprint('never')\n"), Ended::with(5, "", ""));
+    assert_eq!(repl("os.exit(0)\nprint('never')\n"), Ended::well(""));
+    assert_eq!(repl("os.exit()\nprint('never')\n"), Ended::well(""));
 }
 
 #[test]
