@@ -2,13 +2,14 @@
 
 mod bench;
 mod check;
+mod codegen;
 mod fuzz;
 mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Checks, tests, fuzzes and measures this workspace
+/// Checks, tests, fuzzes and measures this workspace, and generates code
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -29,6 +30,7 @@ pub(crate) enum Command {
     Test(test::Test),
     Fuzz(fuzz::Fuzz),
     Bench(bench::Bench),
+    Codegen(codegen::Codegen),
 }
 
 impl Command {
@@ -39,6 +41,7 @@ impl Command {
             Self::Test(test) => test.run(),
             Self::Fuzz(fuzz) => fuzz.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Codegen(codegen) => codegen.run(),
         }
     }
 }

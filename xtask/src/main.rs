@@ -2,6 +2,7 @@
 //!
 //! Each command is a list of named steps; this program only calls tools and reports on them.
 
+mod codegen;
 mod commands;
 mod program;
 mod steps;

@@ -1,0 +1,132 @@
+//! Messages as values: made by the methods of each class, sent when they are awaited.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Deserializer;
+
+use crate::class;
+use crate::client::Client;
+use crate::error::Error;
+use crate::wire::{FromWire, Ref, Request};
+
+/// A message that has not been sent. Awaiting it sends it and gives the result.
+///
+/// If the future is dropped, the connection is closed; a message that had been sent may be carried out
+/// all the same.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<R> {
+    client: Client,
+    request: Request,
+    timeout: Option<Duration>,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<R> Call<R> {
+    pub(crate) fn new(client: &Client, request: Request) -> Self {
+        Self { client: client.clone(), request, timeout: None, result: PhantomData }
+    }
+
+    /// Gives up after this time, instead of the client's own.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// What will be sent.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl<R> fmt::Debug for Call<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Parameters can be secrets.
+        f.debug_struct("Call").field("method", &self.request.wire_name()).finish_non_exhaustive()
+    }
+}
+
+impl<R: FromWire + Send + 'static> IntoFuture for Call<R> {
+    type Output = Result<R, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.client.run::<R>(&self.request, self.timeout).await })
+    }
+}
+
+/// A message that can also be carried out as a task. Awaiting it waits until the server is done.
+#[derive(Debug)]
+#[must_use = "a call does nothing until it is awaited"]
+pub struct AsyncCall<R>(Call<R>);
+
+impl<R> AsyncCall<R> {
+    pub(crate) fn new(client: &Client, request: Request) -> Self {
+        Self(Call::new(client, request))
+    }
+
+    /// Gives up after this time, instead of the client's own.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self(self.0.timeout(timeout))
+    }
+
+    /// What will be sent.
+    pub fn request(&self) -> &Request {
+        self.0.request()
+    }
+
+    /// The `Async.` form: the server answers at once with a task, and what goes wrong is told by that.
+    pub fn start_task(self) -> Call<TaskRef<R>> {
+        let Call { client, request, timeout, .. } = self.0;
+        Call { client, request: request.as_task(), timeout, result: PhantomData }
+    }
+}
+
+impl<R: FromWire + Send + 'static> IntoFuture for AsyncCall<R> {
+    type Output = Result<R, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.0.into_future()
+    }
+}
+
+/// A task of the server that will have a result of type `R`.
+pub struct TaskRef<R> {
+    /// The reference of the task.
+    pub task: Ref<class::Task>,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<R> TaskRef<R> {
+    /// A task whose result is known to be of type `R`.
+    pub fn new(task: Ref<class::Task>) -> Self {
+        Self { task, result: PhantomData }
+    }
+}
+
+impl<R> Default for TaskRef<R> {
+    fn default() -> Self {
+        Self::new(Ref::null())
+    }
+}
+
+impl<R> Clone for TaskRef<R> {
+    fn clone(&self) -> Self {
+        Self::new(self.task.clone())
+    }
+}
+
+impl<R> fmt::Debug for TaskRef<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.task.fmt(f)
+    }
+}
+
+impl<R> FromWire for TaskRef<R> {
+    fn from_wire<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ref::from_wire(deserializer).map(Self::new)
+    }
+}

@@ -1,0 +1,60 @@
+//! A typed async client for the Xen API, the management API of XCP-ng and XenServer.
+//!
+//! ```no_run
+//! use xenapi::{Client, Secret, Trust};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("https://xcp-01.example")?
+//!     .trust(Trust::fingerprint("3a:5f:…".parse()?))
+//!     .login("root", Secret::from("correct horse"))
+//!     .connect()
+//!     .await?;
+//! for (reference, vm) in &client.vm().get_all_records().await? {
+//!     println!("{reference} {} is {}", vm.name_label, vm.power_state);
+//! }
+//! client.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Client`] holds the session and has the messages of every class: `client.vm().start(…)`.
+//! - A message is a [`Call`], a plain value until it is awaited; those that take long are an
+//!   [`AsyncCall`], which can start a task instead.
+//! - [`Ref`] refers to an object of one class, and each class has its `Record`: [`vm::Record`].
+//! - [`Error`] says what went wrong where, and [`Failure`] what the server said.
+//! - [`wire`] has requests and answers as plain values, without any I/O.
+//!
+//! Without the feature `full` there are the classes that virtual machines, storage, networks, hosts
+//! and pools need; with it there are all.
+
+mod call;
+mod client;
+mod error;
+mod failure;
+#[expect(
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code is as regular as the model, not as short as it could be"
+)]
+mod generated;
+mod prelude;
+mod secrecy;
+mod tls;
+mod transport;
+pub mod wire;
+
+pub use call::{AsyncCall, Call, TaskRef};
+pub use client::{Builder, Client};
+pub use error::{Error, Waiting};
+pub use failure::{Failure, FailureKind};
+pub use generated::*;
+pub use jiff::Timestamp;
+pub use secrecy::Secret;
+pub use tls::{Fingerprint, InvalidFingerprint, InvalidPem, TlsError, Trust};
+pub use transport::{Endpoint, InvalidAddress};
+pub use wire::{EventBatch, Map, Object, Recorded, Ref, Value};
+
+/// The README's example, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
