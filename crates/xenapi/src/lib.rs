@@ -1,4 +1,4 @@
-//! A typed async client for the Xen API, the management API of XCP-ng and XenServer.
+//! A typed async client for the Xen API, the management API of XCP-ng and `XenServer`.
 //!
 //! ```no_run
 //! use xenapi::{Client, Secret, Trust};

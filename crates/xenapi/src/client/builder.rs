@@ -27,7 +27,7 @@ impl Builder {
             addresses: vec![address.parse()?],
             trust: Trust::none(),
             originator: concat!("xenapi-rs/", env!("CARGO_PKG_VERSION")).into(),
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
             limits: Limits { requests: 32, answer: 1 << 30 },
         })
     }

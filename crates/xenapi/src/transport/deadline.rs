@@ -17,7 +17,7 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn new(after: Duration) -> Self {
         // A time that the clock cannot hold is never reached.
-        let far = Duration::from_secs(60 * 60 * 24 * 365);
+        let far = Duration::from_hours(24 * 365);
         Self { at: Instant::now() + after.min(far), after }
     }
 

@@ -219,10 +219,11 @@ mod tests {
         fn it_changes_as_a_btreemap_would(steps: Vec<(u8, Option<u16>)>) {
             let (mut map, mut model) = (Map::new(), BTreeMap::new());
             for (key, value) in steps {
-                match value {
-                    Some(value) => prop_assert_eq!(map.insert(key, value), model.insert(key, value)),
-                    None => prop_assert_eq!(map.remove(&key), model.remove(&key)),
-                }
+                let (ours, theirs) = match value {
+                    Some(value) => (map.insert(key, value), model.insert(key, value)),
+                    None => (map.remove(&key), model.remove(&key)),
+                };
+                prop_assert_eq!(ours, theirs);
             }
             prop_assert!(map.iter().eq(model.iter()));
         }
