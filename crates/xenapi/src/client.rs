@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use builder::Builder;
+pub use builder::{Builder, Ready};
 
 use crate::call::Call;
 use crate::error::Error;
@@ -30,7 +30,7 @@ const HOPS: usize = 3;
 
 /// A client of one pool. Clones share its session and connections.
 ///
-/// It logs in at the first call, or in [`Builder::connect`]. A session that the server has ended is
+/// It logs in at the first call, or in [`Ready::connect`]. A session that the server has ended is
 /// renewed once for each call that finds out; where a member names the pool's master, the client goes
 /// there. A refused login is not repeated: every later call fails in the same way.
 ///

@@ -44,7 +44,7 @@ mod transport;
 pub mod wire;
 
 pub use call::{AsyncCall, Call, TaskRef};
-pub use client::{Builder, Client};
+pub use client::{Builder, Client, Ready};
 pub use error::{Error, Waiting};
 pub use failure::{Failure, FailureKind};
 pub use generated::*;

@@ -125,6 +125,8 @@ impl<'de, T: FromWire> Visitor<'de> for SetVisitor<T> {
         while let Some(Wire(value)) = items.next_element()? {
             values.push(value);
         }
+        // There are dozens of these in each record, and most are small.
+        values.shrink_to_fit();
         Ok(values)
     }
 }

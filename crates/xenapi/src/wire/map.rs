@@ -114,6 +114,7 @@ impl<K: Ord, V> Map<K, V> {
             entries.dedup_by(|(one, _), (kept, _)| one == kept);
             entries.reverse();
         }
+        entries.shrink_to_fit();
         Self { entries }
     }
 }

@@ -1,5 +1,7 @@
 //! The client against servers on loopback addresses that say what a test tells them to.
 
+#![expect(clippy::unwrap_used, reason = "clippy does not see that helpers are parts of tests")]
+
 mod sessions;
 mod support;
 mod transport;

@@ -168,19 +168,24 @@ async fn a_server_of_json_rpc_1_alone_is_spoken_to_in_it() {
 
 #[tokio::test]
 async fn a_large_answer_is_read() {
-    let server = Server::start(|call| match call.method() {
-        LOGIN => result("\"OpaqueRef:s\""),
-        _ => {
-            let records: Vec<String> = (0..5000)
-                .map(|number| format!("\"OpaqueRef:{number:05}\":{{\"name_label\":\"vm {number}\",\"memory_static_max\":{number}}}"))
-                .collect();
-            result(&format!("{{{}}}", records.join(",")))
-        }
-    })
-    .await;
+    let answer = || {
+        let record = |number: u32| {
+            format!(
+                "\"OpaqueRef:{number:05}\":{{\"name_label\":\"vm {number}\",\"domid\":{number}}}"
+            )
+        };
+        result(&format!("{{{}}}", (0..9000).map(record).collect::<Vec<_>>().join(",")))
+    };
+    let server =
+        Server::start(
+            move |call| {
+                if call.method() == LOGIN { result("\"OpaqueRef:s\"") } else { answer() }
+            },
+        )
+        .await;
     let builder = Client::builder(&server.url()).unwrap();
     let client = builder.login("root", Secret::from("secret")).connect().await.unwrap();
     let records = client.vm().get_all_records().await.unwrap();
-    assert_eq!(records.len(), 5000);
+    assert_eq!(records.len(), 9000);
     assert_eq!(records.get(&Ref::from("OpaqueRef:04321")).unwrap().name_label, "vm 4321");
 }
