@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::pieces::Pieces;
 use super::xml::{Tokens, XmlError, XmlValue};
 use super::{FromWire, Protocol, Value, Wire};
 use crate::failure::Failure;
@@ -18,10 +19,13 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    fn new(reason: impl fmt::Display) -> Self {
+    pub(super) fn new(reason: impl fmt::Display) -> Self {
         Self { reason: reason.to_string() }
     }
 }
+
+/// Answers from this size on are read in pieces, where they are maps.
+const LARGE: usize = 1 << 20;
 
 /// Reads an answer straight into its result; what the server says went wrong is the inner error.
 pub fn decode<R: FromWire>(
@@ -35,6 +39,12 @@ pub fn decode<R: FromWire>(
 }
 
 fn json<R: FromWire>(mut body: Vec<u8>) -> Result<Result<R, Failure>, DecodeError> {
+    if body.len() >= LARGE && R::IN_PIECES {
+        match Pieces::find(body) {
+            Ok(pieces) => return R::from_pieces(pieces).map(Ok),
+            Err(whole) => body = whole,
+        }
+    }
     let answer = match read_json(&body) {
         Err(error) if error.is_syntax() && mend_odd_floats(&mut body) => read_json(&body),
         answer => answer,
@@ -52,7 +62,7 @@ fn read_json<R: FromWire>(body: &[u8]) -> Result<Answer<R>, serde_json::Error> {
 
 /// Some servers write the floats that JSON lacks as bare words, which makes the whole answer unreadable.
 /// Turns each into text of the same length, and says whether there were any.
-fn mend_odd_floats(body: &mut [u8]) -> bool {
+pub(super) fn mend_odd_floats(body: &mut [u8]) -> bool {
     const WORDS: [(&[u8], &[u8]); 6] = [
         (b"-Infinity", b"\"-inf\"   "),
         (b"Infinity", b"\"inf\"   "),
@@ -408,6 +418,44 @@ mod tests {
         assert_eq!(task_result::<()>("<value></value>"), Ok(()));
     }
 
+    /// The same as [`json`], in pieces whatever the size; nothing where that cannot be.
+    fn in_pieces(text: &str) -> Option<Result<Map<String, Value>, DecodeError>> {
+        Pieces::find(text.as_bytes().to_vec()).ok().map(Map::from_pieces)
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_the_answer() {
+        for text in [
+            r#" { "jsonrpc" : "2.0" , "result" : { "a" : [1,"]\\\"}"] , "b":{} ,"c": 7 , "a":null, "d" :"x" } , "id":1 } "#,
+            r#"{"result":{},"error":null,"id":1}"#,
+            r#"{"result":{"a":{"b":NaN}},"id":1}"#,
+            r#"{"id":"}","result":{"a\u0041":-1.5e3}}"#,
+        ] {
+            let whole = json::<Map<String, Value>>(text).unwrap().unwrap();
+            assert_eq!(in_pieces(text).unwrap().unwrap(), whole, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_pieces_is_left_whole() {
+        for text in [
+            "",
+            "{",
+            "{}",
+            "[]",
+            r#"{"result":"","id":1}"#,
+            r#"{"result":{"a":1},"error":["X"]}"#,
+            r#"{"result":{"a":1}"#,
+            r#"{"result":{"a"}}"#,
+            r#"{"result":{"a":1}} x"#,
+            r#"{"result":{"a":}}"#,
+        ] {
+            assert!(in_pieces(text).is_none(), "{text}");
+        }
+        let error = in_pieces(r#"{"result":{"a":1,"b":[1 2]}}"#).unwrap().unwrap_err();
+        assert!(error.to_string().starts_with("\"b\": "), "{error}");
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::Bool),
@@ -439,6 +487,20 @@ mod tests {
         fn values_survive_json(value in value()) {
             let body = serde_json::json!({ "result": value }).to_string();
             prop_assert_eq!(json::<Value>(&body).unwrap().unwrap(), value);
+        }
+
+        #[test]
+        fn values_survive_being_read_in_pieces(value in value()) {
+            let body = serde_json::json!({ "id": 1, "result": { "a": value, "b": value } }).to_string();
+            let expected = Map::from([("a".to_owned(), value.clone()), ("b".to_owned(), value)]);
+            prop_assert_eq!(in_pieces(&body), Some(Ok(expected)));
+        }
+
+        #[test]
+        fn any_text_is_read_in_pieces_or_left_whole(text in "\\{\"result\": ?\\{[\\[\\]{}:,\"\\\\a1n ]{0,30}") {
+            if let Some(Ok(map)) = in_pieces(&text) {
+                prop_assert_eq!(json::<Map<String, Value>>(&text).unwrap().unwrap(), map);
+            }
         }
 
         #[test]

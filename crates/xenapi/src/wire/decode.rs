@@ -7,13 +7,24 @@ use std::marker::PhantomData;
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::answer::DecodeError;
 use super::lenient::{BoolVisitor, FloatVisitor, IntVisitor, TextVisitor, TimeVisitor};
+use super::pieces::Pieces;
 use super::{Map, Ref, Value};
 
 /// A type that can be read from the wire.
 pub trait FromWire: Default {
+    /// Whether it has entries that can be read one by one.
+    const IN_PIECES: bool = false;
+
     /// Reads one value.
     fn from_wire<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+
+    /// Reads the entries of a large answer one by one.
+    fn from_pieces(pieces: Pieces) -> Result<Self, DecodeError> {
+        drop(pieces);
+        Err(DecodeError::new("it is not made of pieces"))
+    }
 }
 
 /// Lets what has [`FromWire`] be read by serde: `Wire<Vec<Ref<class::Vm>>>`.
@@ -97,6 +108,24 @@ impl<T: FromWire> FromWire for Vec<T> {
 }
 
 impl<K: MapKey, V: FromWire> FromWire for Map<K, V> {
+    const IN_PIECES: bool = true;
+
+    fn from_pieces(mut pieces: Pieces) -> Result<Self, DecodeError> {
+        let mut entries = Vec::with_capacity(pieces.len());
+        let mut next = || {
+            pieces.take_last(|key, value| {
+                let Key(key) = serde_json::from_slice(key)?;
+                let Wire(value) = serde_json::from_slice(value)?;
+                Ok((key, value))
+            })
+        };
+        while let Some(entry) = next() {
+            entries.push(entry.map_err(DecodeError::new)?);
+        }
+        entries.reverse();
+        Ok(Map::from_entries(entries))
+    }
+
     fn from_wire<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(MapVisitor(PhantomData))
     }
