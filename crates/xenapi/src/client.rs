@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::failure::Failure;
 use crate::transport::{Deadline, Endpoint, InvalidAddress, Post, Response};
 use crate::wire::{self, DecodeError, FromWire, Protocol, Request};
-use session::{Attached, Shared};
+pub(crate) use session::{Attached, Shared};
 
 /// Answers from this size on are read beside the runtime's own threads, which they would hold up.
 const LARGE: usize = 256 << 10;
@@ -38,7 +38,7 @@ const HOPS: usize = 3;
 /// task with a deadline of five seconds does; beyond that, the server ends idle sessions after a day.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Client {
@@ -183,7 +183,10 @@ async fn decode(protocol: Protocol, body: Vec<u8>, read: Read) -> Outcome {
     }
     match tokio::task::spawn_blocking(move || read(protocol, body)).await {
         Ok(outcome) => outcome,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(DecodeError::new("the runtime was shut down before it was read")),
+        },
     }
 }
 

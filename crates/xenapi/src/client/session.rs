@@ -34,10 +34,10 @@ impl Login {
 
 /// A host, a wire and a session that work together.
 #[derive(Clone)]
-pub(super) struct Attached {
-    pub(super) endpoint: Endpoint,
-    pub(super) protocol: Protocol,
-    pub(super) session: Secret,
+pub(crate) struct Attached {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) protocol: Protocol,
+    pub(crate) session: Secret,
 }
 
 impl PartialEq for Attached {
@@ -47,10 +47,10 @@ impl PartialEq for Attached {
 }
 
 /// What all clones of a client share.
-pub(super) struct Shared {
-    pub(super) transport: Arc<Transport>,
+pub(crate) struct Shared {
+    pub(crate) transport: Arc<Transport>,
     pub(super) login: Login,
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     addresses: Vec<Endpoint>,
     originator: String,
     state: Mutex<State>,
@@ -84,7 +84,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn attached(&self) -> Option<Attached> {
+    pub(crate) fn attached(&self) -> Option<Attached> {
         self.state().attached.clone()
     }
 
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// What to send with: what there is, unless it is what just failed.
-    pub(super) async fn attach(
+    pub(crate) async fn attach(
         &self,
         failed: Option<&Attached>,
         deadline: Deadline,

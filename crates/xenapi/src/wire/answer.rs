@@ -19,7 +19,7 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    pub(super) fn new(reason: impl fmt::Display) -> Self {
+    pub(crate) fn new(reason: impl fmt::Display) -> Self {
         Self { reason: reason.to_string() }
     }
 }
