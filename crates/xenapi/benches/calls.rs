@@ -9,7 +9,7 @@ use xenapi::{Client, Ref, Secret};
 
 const CALLS: u32 = 10_000;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
-    content-length: 45\r\n\r\n{\"jsonrpc\":\"2.0\",\"result\":\"assembler\",\"id\":1} ";
+    content-length: 45\r\n\r\n{\"jsonrpc\":\"2.0\",\"result\":\"assembler\",\"id\":1}";
 
 /// Answers every request, and takes each to come in one piece.
 async fn serve(mut stream: TcpStream) {
