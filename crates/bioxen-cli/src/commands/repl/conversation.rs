@@ -63,9 +63,7 @@ impl Conversation {
         self.show(&run).await?;
         self.revive().await?;
         Ok(match run.record.ending.ended_by {
-            EndedBy::Finished if run.exited => {
-                Verdict::Left(ending::exit_code(&run.record.ending))
-            }
+            EndedBy::Finished if run.exited => Verdict::Left(ending::exit_code(&run.record.ending)),
             EndedBy::Finished => Verdict::Finished,
             _ => Verdict::Failed,
         })

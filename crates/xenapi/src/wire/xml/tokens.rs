@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use quick_xml::Reader;
+use quick_xml::events::{BytesRef, Event};
+
 use super::XmlError;
 
 /// One piece of a document. Attributes, comments and instructions are passed over.
@@ -13,7 +16,7 @@ pub(crate) enum Token<'a> {
     Close(&'a str),
     /// `<name/>`
     Empty(&'a str),
-    /// Text between tags, with its entities replaced.
+    /// Text between tags, or a piece of it: an entity is a piece of its own.
     Text(Cow<'a, str>),
     /// The document is over.
     End,
@@ -22,43 +25,57 @@ pub(crate) enum Token<'a> {
 /// The tokens of a document.
 #[derive(Debug)]
 pub(crate) struct Tokens<'a> {
-    rest: &'a str,
-    length: usize,
+    text: &'a str,
+    reader: Reader<&'a [u8]>,
 }
 
 impl<'a> Tokens<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { rest: text, length: text.len() }
+        let mut reader = Reader::from_str(text);
+        let config = reader.config_mut();
+        // Whoever reads the tokens knows what has to be closed.
+        config.check_end_names = false;
+        config.allow_unmatched_ends = true;
+        Self { text, reader }
     }
 
     /// How many bytes have been read.
     pub(crate) fn position(&self) -> usize {
-        self.length - self.rest.len()
+        usize::try_from(self.reader.buffer_position()).unwrap_or(self.text.len())
     }
 
     /// The next token.
     pub(crate) fn next(&mut self) -> Result<Token<'a>, XmlError> {
         loop {
-            if self.rest.is_empty() {
-                return Ok(Token::End);
-            }
-            let Some(markup) = self.rest.strip_prefix('<') else {
-                let (text, rest) =
-                    self.rest.split_at(self.rest.find('<').unwrap_or(self.rest.len()));
-                self.rest = rest;
-                return unescape(text).map(Token::Text);
+            let start = self.position();
+            let event =
+                self.reader.read_event().map_err(|error| XmlError::new(&error.to_string()))?;
+            return match event {
+                Event::Start(tag) => self.name(start + 1, tag.name().as_ref()).map(Token::Open),
+                Event::End(tag) => self.name(start + 2, tag.name().as_ref()).map(Token::Close),
+                Event::Empty(tag) => self.name(start + 1, tag.name().as_ref()).map(Token::Empty),
+                Event::Text(_) => Ok(Token::Text(self.text[start..self.position()].into())),
+                Event::CData(data) => {
+                    let start = start + "<![CDATA[".len();
+                    Ok(Token::Text(self.text[start..start + data.len()].into()))
+                }
+                Event::GeneralRef(entity) => {
+                    character(&entity).map(|letter| Token::Text(String::from(letter).into()))
+                }
+                Event::DocType(_) => {
+                    Err(XmlError::new("document types and entities are not accepted"))
+                }
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => continue,
+                Event::Eof => Ok(Token::End),
             };
-            if let Some(text) = markup.strip_prefix("![CDATA[") {
-                return self.up_to(text, "]]>").map(|text| Token::Text(text.into()));
-            } else if let Some(comment) = markup.strip_prefix("!--") {
-                self.up_to(comment, "-->")?;
-            } else if let Some(instruction) = markup.strip_prefix('?') {
-                self.up_to(instruction, "?>")?;
-            } else if markup.starts_with('!') {
-                return Err(XmlError::new("document types and entities are not accepted"));
-            } else {
-                return self.tag(markup);
-            }
+        }
+    }
+
+    /// A tag's name where it stands in the document.
+    fn name(&self, start: usize, name: &str) -> Result<&'a str, XmlError> {
+        match self.text.get(start..start + name.len()) {
+            Some(found) if !found.is_empty() => Ok(found),
+            _ => Err(XmlError::new("a tag has no name")),
         }
     }
 
@@ -100,79 +117,22 @@ impl<'a> Tokens<'a> {
             }
         }
     }
-
-    fn up_to(&mut self, text: &'a str, end: &str) -> Result<&'a str, XmlError> {
-        let (inside, rest) = text
-            .split_once(end)
-            .ok_or_else(|| XmlError::new(&format!("it ends before `{end}`")))?;
-        self.rest = rest;
-        Ok(inside)
-    }
-
-    fn tag(&mut self, markup: &'a str) -> Result<Token<'a>, XmlError> {
-        let end = tag_end(markup).ok_or_else(|| XmlError::new("it ends within a tag"))?;
-        let inside = &markup[..end];
-        self.rest = &markup[end + 1..];
-        if let Some(name) = inside.strip_prefix('/') {
-            return Ok(Token::Close(name.trim_ascii()));
-        }
-        let (inside, empty) = match inside.strip_suffix('/') {
-            Some(inside) => (inside, true),
-            None => (inside, false),
-        };
-        let name = inside.split_ascii_whitespace().next().unwrap_or("");
-        if name.is_empty() || inside.starts_with(|letter: char| letter.is_ascii_whitespace()) {
-            return Err(XmlError::new("a tag has no name"));
-        }
-        Ok(if empty { Token::Empty(name) } else { Token::Open(name) })
-    }
 }
 
-/// Where the tag's `>` is, which may also stand in the quotes of an attribute.
-fn tag_end(markup: &str) -> Option<usize> {
-    let mut quote = None;
-    for (index, byte) in markup.bytes().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return Some(index),
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            _ => {}
-        }
-    }
-    None
-}
-
-fn unescape(text: &str) -> Result<Cow<'_, str>, XmlError> {
-    let Some(first) = text.find('&') else { return Ok(text.into()) };
-    let (mut plain, mut rest) = (text[..first].to_owned(), &text[first..]);
-    while let Some(start) = rest.find('&') {
-        plain.push_str(&rest[..start]);
-        let (name, after) = rest[start + 1..]
-            .split_once(';')
-            .ok_or_else(|| XmlError::new("an entity has no end"))?;
-        plain.push(entity(name)?);
-        rest = after;
-    }
-    plain.push_str(rest);
-    Ok(plain.into())
-}
-
-fn entity(name: &str) -> Result<char, XmlError> {
-    let number = match name {
-        "lt" => return Ok('<'),
-        "gt" => return Ok('>'),
-        "amp" => return Ok('&'),
-        "quot" => return Ok('"'),
-        "apos" => return Ok('\''),
-        _ => name.strip_prefix('#').and_then(|number| match number.strip_prefix(['x', 'X']) {
-            Some(number) => u32::from_str_radix(number, 16).ok(),
-            None => number.parse().ok(),
-        }),
-    };
-    number.and_then(char::from_u32).ok_or_else(|| {
-        let name: String = name.chars().take(20).collect();
+/// What an entity stands for: one of the five of XML, or a character by its number.
+fn character(entity: &BytesRef) -> Result<char, XmlError> {
+    let refuse = || {
+        let name: String = entity.chars().take(20).collect();
         XmlError::new(&format!("the entity `&{name};` is not accepted"))
-    })
+    };
+    match &**entity {
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "amp" => Ok('&'),
+        "quot" => Ok('"'),
+        "apos" => Ok('\''),
+        _ => entity.resolve_char_ref().ok().flatten().ok_or_else(refuse),
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +145,10 @@ mod tests {
         loop {
             match tokens.next()? {
                 Token::End => return Ok(found),
+                Token::Text(more) => match found.last_mut() {
+                    Some(Token::Text(text)) => text.to_mut().push_str(&more),
+                    _ => found.push(Token::Text(more)),
+                },
                 token => found.push(token),
             }
         }
