@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::commands::codegen;
 use crate::program::{cargo, run, works};
 use crate::steps::{Outcome, Steps};
 use crate::words;
@@ -29,6 +30,8 @@ enum Step {
     Dependencies,
     /// The word that two protocols share and that is not used here
     Words,
+    /// Code that is generated, held against what it is generated from
+    Generated,
 }
 
 impl Check {
@@ -40,6 +43,9 @@ impl Check {
         steps.run(&Step::Dependencies, "dependencies are acceptable", dependencies);
         steps.run(&Step::Words, "no ambiguous word is used", || {
             words::check().map(|()| Outcome::Passed)
+        });
+        steps.run(&Step::Generated, "generated code is up to date", || {
+            codegen::check().map(|()| Outcome::Passed)
         });
         steps.finish()
     }
@@ -53,6 +59,9 @@ fn format() -> Result<Outcome> {
 
 fn lints() -> Result<Outcome> {
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let all_classes =
+        ["clippy", "--package", "xenapi", "--features", "full", "--", "-D", "warnings"];
+    run(&mut cargo(&all_classes))?;
     Ok(Outcome::Passed)
 }
 

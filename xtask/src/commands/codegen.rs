@@ -43,6 +43,11 @@ impl Codegen {
     }
 }
 
+/// Fails when what is there is not what would be generated.
+pub(crate) fn check() -> Result<()> {
+    Codegen { check: true }.run()
+}
+
 /// The generated files as rustfmt leaves them, by name.
 fn formatted() -> Result<Vec<(PathBuf, String)>> {
     let place = target_dir().join("xtask-codegen");
