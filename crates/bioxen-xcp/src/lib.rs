@@ -1,0 +1,29 @@
+//! XCP-ng pools for BioXen: which there are, whether they work, and what they hold.
+//!
+//! A pool has a name in the user's [`Configuration`], with its address, whom to log in as, and how its
+//! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether
+//! a pool can be used, and [`inventory`] lists what is in it.
+//!
+//! ```no_run
+//! use bioxen_xcp::Configuration;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let configuration = Configuration::read("/home/ada/.config/bioxen/config.toml")?;
+//! let client = configuration.pool("lab")?.connect().await?;
+//! for template in bioxen_xcp::inventory::templates(&client).await? {
+//!     println!("{} ({:?})", template.name, template.kind);
+//! }
+//! client.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod check;
+mod configuration;
+pub mod inventory;
+mod pool;
+mod secret_reference;
+
+pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
+pub use pool::{ConnectError, InvalidPool, InvalidPoolName, PoolName, PoolSettings, TrustSettings};
+pub use secret_reference::{InvalidReference, SecretError, SecretReference};

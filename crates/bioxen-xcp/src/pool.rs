@@ -1,0 +1,339 @@
+//! One pool as a user names it: where it is, whom to log in as, and how its certificate is known.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use xenapi::{
+    Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Trust,
+};
+
+use crate::secret_reference::{SecretError, SecretReference};
+
+/// Under which name the pool's server logs what this program does.
+const ORIGINATOR: &str = "bioxen";
+
+/// The user that every host has.
+pub(crate) const DEFAULT_USER: &str = "root";
+
+/// A pool's name: 1 to 63 lowercase letters, digits, hyphens and underscores, starting with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PoolName(String);
+
+/// Why a text is not a pool's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a pool name; use 1 to 63 of a-z, 0-9, `-` and `_`, starting with a letter")]
+pub struct InvalidPoolName(String);
+
+impl PoolName {
+    /// Checks `name` and wraps it.
+    pub fn new(name: impl Into<String>) -> Result<Self, InvalidPoolName> {
+        let name = name.into();
+        let is_part = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+        };
+        let starts_well = name.starts_with(|first: char| first.is_ascii_lowercase());
+        if starts_well && name.len() <= 63 && name.bytes().all(is_part) {
+            Ok(Self(name))
+        } else {
+            Err(InvalidPoolName(name.escape_debug().to_string()))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PoolName {
+    type Err = InvalidPoolName;
+    fn from_str(name: &str) -> Result<Self, InvalidPoolName> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for PoolName {
+    type Error = InvalidPoolName;
+    fn try_from(name: String) -> Result<Self, InvalidPoolName> {
+        Self::new(name)
+    }
+}
+
+impl From<PoolName> for String {
+    fn from(name: PoolName) -> Self {
+        name.0
+    }
+}
+
+/// How a pool's certificate is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustSettings {
+    /// By its fingerprint, which was compared once.
+    Fingerprint(Fingerprint),
+    /// By an authority whose certificates are in this PEM file.
+    Authority(PathBuf),
+    /// Not at all: only a pool on this machine, without TLS, can be used so.
+    Nothing,
+}
+
+/// What it takes to use a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Its name here.
+    pub name: PoolName,
+    /// Addresses of its hosts; the first that answers is used, best the master's.
+    pub addresses: Vec<Endpoint>,
+    /// Whom to log in as.
+    pub user: String,
+    /// Where the password is.
+    pub password: SecretReference,
+    /// How its certificate is known.
+    pub trust: TrustSettings,
+}
+
+/// A pool's settings as they stand in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PoolTable {
+    pub(crate) addresses: Vec<String>,
+    #[serde(default = "default_user")]
+    pub(crate) user: String,
+    pub(crate) password: SecretReference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_authority: Option<PathBuf>,
+}
+
+fn default_user() -> String {
+    DEFAULT_USER.into()
+}
+
+/// Why settings make no pool.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPool {
+    /// Its name is none.
+    #[error(transparent)]
+    Name(#[from] InvalidPoolName),
+    /// One of its addresses is none.
+    #[error("pool `{pool}` has an address that is none")]
+    Address {
+        /// The pool.
+        pool: PoolName,
+        /// What is wrong.
+        source: InvalidAddress,
+    },
+    /// It has no address.
+    #[error("pool `{pool}` has no address")]
+    NoAddress {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// Its fingerprint is none.
+    #[error("pool `{pool}` has a fingerprint that is none")]
+    Fingerprint {
+        /// The pool.
+        pool: PoolName,
+        /// What is wrong.
+        source: InvalidFingerprint,
+    },
+    /// It says twice how its certificate is known.
+    #[error("pool `{pool}` has both a fingerprint and a certificate authority")]
+    TwoTrusts {
+        /// The pool.
+        pool: PoolName,
+    },
+}
+
+impl PoolSettings {
+    pub(crate) fn from_table(name: &str, table: PoolTable) -> Result<Self, InvalidPool> {
+        let name = PoolName::new(name)?;
+        let pool = || name.clone();
+        let addresses: Vec<Endpoint> = table
+            .addresses
+            .iter()
+            .map(|address| address.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|source| InvalidPool::Address { pool: pool(), source })?;
+        if addresses.is_empty() {
+            return Err(InvalidPool::NoAddress { pool: pool() });
+        }
+        let trust = match (table.fingerprint, table.certificate_authority) {
+            (Some(_), Some(_)) => return Err(InvalidPool::TwoTrusts { pool: pool() }),
+            (Some(fingerprint), None) => TrustSettings::Fingerprint(
+                fingerprint
+                    .parse()
+                    .map_err(|source| InvalidPool::Fingerprint { pool: pool(), source })?,
+            ),
+            (None, Some(path)) => TrustSettings::Authority(path),
+            (None, None) => TrustSettings::Nothing,
+        };
+        Ok(Self { name, addresses, user: table.user, password: table.password, trust })
+    }
+
+    pub(crate) fn to_table(&self) -> PoolTable {
+        let (fingerprint, certificate_authority) = match &self.trust {
+            TrustSettings::Fingerprint(fingerprint) => (Some(fingerprint.to_string()), None),
+            TrustSettings::Authority(path) => (None, Some(path.clone())),
+            TrustSettings::Nothing => (None, None),
+        };
+        PoolTable {
+            addresses: self.addresses.iter().map(ToString::to_string).collect(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            fingerprint,
+            certificate_authority,
+        }
+    }
+
+    /// Connects and logs in, to the first address that answers.
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        let password = self
+            .password
+            .resolve()
+            .await
+            .map_err(|source| ConnectError::Password { pool: self.name.clone(), source })?;
+        let ready = self.builder().await?.login(self.user.clone(), password);
+        ready.connect().await.map_err(|source| self.unreachable(source))
+    }
+
+    /// The client that is to be, before it knows who logs in.
+    pub(crate) async fn builder(&self) -> Result<xenapi::Builder, ConnectError> {
+        let trust = match &self.trust {
+            TrustSettings::Fingerprint(fingerprint) => Trust::fingerprint(*fingerprint),
+            TrustSettings::Authority(path) => {
+                let (pool, path) = (self.name.clone(), path.clone());
+                let pem = match tokio::fs::read(&path).await {
+                    Ok(pem) => pem,
+                    Err(source) => return Err(ConnectError::ReadAuthority { pool, path, source }),
+                };
+                Trust::certificates(&pem).map_err(|source| ConnectError::Authority {
+                    pool,
+                    path,
+                    source,
+                })?
+            }
+            TrustSettings::Nothing => Trust::none(),
+        };
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        let builder = addresses.fold(None, |builder: Option<xenapi::Builder>, address| {
+            let added = match builder {
+                None => Client::builder(&address),
+                Some(builder) => builder.or(&address),
+            };
+            Some(added.expect("an endpoint is written as it is read"))
+        });
+        let builder = builder.expect("a pool has an address");
+        Ok(builder.trust(trust).originator(ORIGINATOR))
+    }
+
+    pub(crate) fn unreachable(&self, source: xenapi::Error) -> ConnectError {
+        ConnectError::Client { pool: self.name.clone(), source: Box::new(source) }
+    }
+}
+
+/// Why a pool could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The password could not be had.
+    #[error("could not get the password of pool `{pool}`")]
+    Password {
+        /// The pool.
+        pool: PoolName,
+        /// Why.
+        source: SecretError,
+    },
+    /// The certificates of its authority cannot be read.
+    #[error("the certificate authority of pool `{pool}`, `{}`, cannot be read", path.display())]
+    ReadAuthority {
+        /// The pool.
+        pool: PoolName,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file with the certificates of its authority holds none.
+    #[error("the certificate authority of pool `{pool}`, `{}`, cannot be used", path.display())]
+    Authority {
+        /// The pool.
+        pool: PoolName,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: InvalidPem,
+    },
+    /// It could not be reached, or refused.
+    #[error("could not use pool `{pool}`")]
+    Client {
+        /// The pool.
+        pool: PoolName,
+        /// What happened.
+        source: Box<xenapi::Error>,
+    },
+}
+
+impl ConnectError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Password { source, .. } => Some(source.hint()),
+            Self::ReadAuthority { .. } | Self::Authority { .. } => {
+                Some("name a file with certificates in PEM form".into())
+            }
+            Self::Client { pool, source } => match source.as_ref() {
+                xenapi::Error::Connect { .. } | xenapi::Error::Timeout { .. } => {
+                    Some(format!("find out where it fails with `bioxen pool check {pool}`"))
+                }
+                other => other.hint(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_back_from_their_table() {
+        let table = PoolTable {
+            addresses: vec!["https://xcp-01.example".into(), "https://[fd00::2]:8443".into()],
+            user: "ada".into(),
+            password: "env:LAB".parse().unwrap(),
+            fingerprint: None,
+            certificate_authority: Some("/etc/ssl/lab.pem".into()),
+        };
+        let settings = PoolSettings::from_table("lab", table).unwrap();
+        let again = PoolSettings::from_table("lab", settings.to_table()).unwrap();
+        assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn settings_that_make_no_pool_say_which_and_why() {
+        let table = |addresses: &[&str], fingerprint: Option<&str>| PoolTable {
+            addresses: addresses.iter().map(|&address| address.into()).collect(),
+            user: "root".into(),
+            password: "env:LAB".parse().unwrap(),
+            fingerprint: fingerprint.map(Into::into),
+            certificate_authority: None,
+        };
+        let error = |name, table| PoolSettings::from_table(name, table).unwrap_err().to_string();
+        assert!(error("Lab", table(&["https://a"], None)).contains("`Lab`"));
+        assert!(error("lab", table(&[], None)).contains("no address"));
+        assert!(error("lab", table(&["ftp://a"], None)).contains("`lab`"));
+        assert!(error("lab", table(&["https://a"], Some("12"))).contains("fingerprint"));
+    }
+}
