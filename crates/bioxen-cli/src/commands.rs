@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod man;
+mod pool;
 mod repl;
 mod run;
 
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Eval(eval::Arguments),
     Repl(repl::Arguments),
     Demo(demo::Arguments),
+    Pool(pool::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -33,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Eval(arguments) => eval::execute(arguments),
         Command::Repl(arguments) => repl::execute(&arguments),
         Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Pool(arguments) => pool::execute(&arguments),
         Command::Doctor(arguments) => doctor::execute(&arguments),
         Command::Completions(arguments) => completions::execute(&arguments),
         Command::Man(arguments) => man::execute(&arguments),

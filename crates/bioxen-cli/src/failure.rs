@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bioxen::{CreateError, EvalError, StartVmError};
+use bioxen_xcp::{ConfigurationError, Endpoint, Fingerprint, PoolError};
 
 use crate::report::Report;
 use crate::signals::Stop;
@@ -37,6 +38,24 @@ pub(crate) enum Failure {
     DemoData(#[source] io::Error),
     #[error("could not write manual pages to `{}`", directory.display())]
     WritePages { directory: PathBuf, source: io::Error },
+    #[error("this process's environment names no home directory")]
+    NoHome,
+    #[error(transparent)]
+    Configuration(ConfigurationError),
+    #[error("no pool has a name yet")]
+    NoPools,
+    #[error("which pool? There are {there}")]
+    WhichPool { there: String },
+    #[error(transparent)]
+    Pool(PoolError),
+    #[error(
+        "the certificate of {address} has the fingerprint {found}, and nothing says whether to trust it"
+    )]
+    UnknownCertificate { address: Endpoint, found: Fingerprint },
+    #[error("{what}")]
+    NotConfirmed { what: String },
+    #[error("`{}` is no path", path.display())]
+    Path { path: PathBuf, source: io::Error },
     #[error("stopped")]
     Stopped(Stop),
 }
@@ -50,11 +69,26 @@ impl Failure {
         }
     }
 
-    /// What the shell sees. 2 is what the user can correct in the command line, 125 is ours.
+    /// What the shell sees: 2 is what the user can correct in the command line; 3 that there is no
+    /// such thing, 4 that it is not in the state for this, 5 that somebody was not reached, 6 that
+    /// they do not allow it; 125 is ours where a script's own code is passed on.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::WritePages { .. } | Self::Incomplete => 1,
-            Self::ReadCode(_) | Self::Evaluate(EvalError::Script { .. }) => 2,
+            Self::NoPools | Self::Configuration(ConfigurationError::NoSuchPool(_)) => 3,
+            Self::Configuration(ConfigurationError::Duplicate { .. }) => 4,
+            Self::Pool(error) if error.is_unreachable() => 5,
+            Self::Pool(error) if error.is_forbidden() => 6,
+            Self::Pool(_)
+            | Self::WritePages { .. }
+            | Self::Incomplete
+            | Self::NoHome
+            | Self::Configuration(_)
+            | Self::NotConfirmed { .. } => 1,
+            Self::ReadCode(_)
+            | Self::Evaluate(EvalError::Script { .. })
+            | Self::WhichPool { .. }
+            | Self::Path { .. } => 2,
+            Self::UnknownCertificate { .. } => 5,
             Self::Create(_)
             | Self::Restart(_)
             | Self::Evaluate(_)
@@ -76,7 +110,19 @@ impl Failure {
             Self::Evaluate(error) => error.hint(),
             Self::WritePages { .. } => Some("name a directory that you may write to".into()),
             Self::DemoData(_) => Some("set TMPDIR to a directory with 50 kB to spare".into()),
-            Self::Incomplete
+            Self::NoHome => Some("set HOME, or BIOXEN_HOME to where things are to be kept".into()),
+            Self::Configuration(error) => error.hint(),
+            Self::NoPools => Some("add one: `bioxen pool add NAME URL --password WHERE`".into()),
+            Self::WhichPool { .. } => Some("name one of them".into()),
+            Self::Pool(error) => error.hint(),
+            Self::UnknownCertificate { found, .. } => Some(format!(
+                "compare it with the host's own, then give it: `--fingerprint {found}`"
+            )),
+            Self::NotConfirmed { .. } => {
+                Some("answer `y`, or give `--yes` where there is one".into())
+            }
+            Self::Path { .. }
+            | Self::Incomplete
             | Self::ReadCode(_)
             | Self::Output(_)
             | Self::OutputClosed

@@ -8,6 +8,8 @@ mod arguments;
 mod code;
 mod commands;
 mod comparison;
+mod configuration;
+mod confirmation;
 mod directories;
 mod ending;
 mod execution;

@@ -38,10 +38,15 @@ pub(crate) fn value_line(value: &Value) -> Vec<u8> {
     line
 }
 
+/// Text from elsewhere without what would steer the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 /// Text as one line of at most `longest` characters.
 pub(crate) fn clipped(text: &str, longest: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
-    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = plain(line);
     match clean.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", clean[..end].trim_end()),
         None => clean,

@@ -17,7 +17,7 @@ use xenapi::wire::{Request, Value};
 use xenapi::{Client, Endpoint, Error, Secret};
 
 use crate::inventory::{self, Storage, Template, TemplateKind};
-use crate::pool::{ConnectError, PoolSettings};
+use crate::pool::{PoolError, PoolSettings};
 
 /// How long resolving a name or opening a connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -295,7 +295,7 @@ async fn log_in(pool: &PoolSettings) -> (Option<Client>, Finding) {
         }
         Ok(Err(error)) => {
             let hint = match &error {
-                ConnectError::Client { source, .. } => login_hint(pool, source),
+                PoolError::Client { source, .. } => login_hint(pool, source),
                 other => other.hint(),
             };
             (None, Finding::of(&error, hint))

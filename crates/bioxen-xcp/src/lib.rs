@@ -25,5 +25,8 @@ mod pool;
 mod secret_reference;
 
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
-pub use pool::{ConnectError, InvalidPool, InvalidPoolName, PoolName, PoolSettings, TrustSettings};
+pub use pool::{
+    DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,
+};
 pub use secret_reference::{InvalidReference, SecretError, SecretReference};
+pub use xenapi::{Endpoint, Fingerprint};

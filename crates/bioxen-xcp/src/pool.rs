@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use xenapi::wire::{Request, Value};
 use xenapi::{
-    Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Trust,
+    Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Secret, Trust,
 };
 
 use crate::secret_reference::{SecretError, SecretReference};
@@ -15,8 +17,11 @@ use crate::secret_reference::{SecretError, SecretReference};
 /// Under which name the pool's server logs what this program does.
 const ORIGINATOR: &str = "bioxen";
 
+/// How long the first contact with a pool may take.
+const FIRST_CONTACT: Duration = Duration::from_secs(20);
+
 /// The user that every host has.
-pub(crate) const DEFAULT_USER: &str = "root";
+pub const DEFAULT_USER: &str = "root";
 
 /// A pool's name: 1 to 63 lowercase letters, digits, hyphens and underscores, starting with a letter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,27 +203,27 @@ impl PoolSettings {
     }
 
     /// Connects and logs in, to the first address that answers.
-    pub async fn connect(&self) -> Result<Client, ConnectError> {
+    pub async fn connect(&self) -> Result<Client, PoolError> {
         let password = self
             .password
             .resolve()
             .await
-            .map_err(|source| ConnectError::Password { pool: self.name.clone(), source })?;
+            .map_err(|source| PoolError::Password { pool: self.name.clone(), source })?;
         let ready = self.builder().await?.login(self.user.clone(), password);
-        ready.connect().await.map_err(|source| self.unreachable(source))
+        ready.connect().await.map_err(|source| self.failure(source))
     }
 
     /// The client that is to be, before it knows who logs in.
-    pub(crate) async fn builder(&self) -> Result<xenapi::Builder, ConnectError> {
+    pub(crate) async fn builder(&self) -> Result<xenapi::Builder, PoolError> {
         let trust = match &self.trust {
             TrustSettings::Fingerprint(fingerprint) => Trust::fingerprint(*fingerprint),
             TrustSettings::Authority(path) => {
                 let (pool, path) = (self.name.clone(), path.clone());
                 let pem = match tokio::fs::read(&path).await {
                     Ok(pem) => pem,
-                    Err(source) => return Err(ConnectError::ReadAuthority { pool, path, source }),
+                    Err(source) => return Err(PoolError::ReadAuthority { pool, path, source }),
                 };
-                Trust::certificates(&pem).map_err(|source| ConnectError::Authority {
+                Trust::certificates(&pem).map_err(|source| PoolError::Authority {
                     pool,
                     path,
                     source,
@@ -238,15 +243,37 @@ impl PoolSettings {
         Ok(builder.trust(trust).originator(ORIGINATOR))
     }
 
-    pub(crate) fn unreachable(&self, source: xenapi::Error) -> ConnectError {
-        ConnectError::Client { pool: self.name.clone(), source: Box::new(source) }
+    /// What went wrong with this pool, as an error that names it.
+    pub fn failure(&self, source: xenapi::Error) -> PoolError {
+        PoolError::Client { pool: self.name.clone(), source: Box::new(source) }
+    }
+
+    /// The fingerprint that a pool's certificate has now, at its first address. Nobody logs in.
+    ///
+    /// It is what the other side says of itself: before it is trusted, a person compares it with the
+    /// host's own. `None` where no TLS is used.
+    pub async fn present_fingerprint(&self) -> Result<Option<Fingerprint>, PoolError> {
+        if !self.addresses[0].is_tls() {
+            return Ok(None);
+        }
+        let untrusting = Self { trust: TrustSettings::Nothing, ..self.clone() };
+        let client = untrusting.builder().await?.session(Secret::from(String::new())).build();
+        let question = Request::read("system.listMethods", Vec::new()).without_session();
+        match client.call::<Value>(question).timeout(FIRST_CONTACT).await {
+            Ok(_) => Ok(None),
+            Err(xenapi::Error::Tls { source, endpoint }) => match source.found() {
+                Some(found) => Ok(Some(*found)),
+                None => Err(self.failure(xenapi::Error::Tls { source, endpoint })),
+            },
+            Err(error) => Err(self.failure(error)),
+        }
     }
 }
 
 /// Why a pool could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConnectError {
+pub enum PoolError {
     /// The password could not be had.
     #[error("could not get the password of pool `{pool}`")]
     Password {
@@ -285,7 +312,29 @@ pub enum ConnectError {
     },
 }
 
-impl ConnectError {
+impl PoolError {
+    /// Whether the pool was not reached, or not in a way that can be trusted.
+    pub fn is_unreachable(&self) -> bool {
+        use xenapi::Error as E;
+        let Self::Client { source, .. } = self else { return false };
+        matches!(
+            source.as_ref(),
+            E::Connect { .. } | E::Tls { .. } | E::Transport { .. } | E::Timeout { .. }
+        )
+    }
+
+    /// Whether the pool does not let this user in, or not do this.
+    pub fn is_forbidden(&self) -> bool {
+        let Self::Client { source, .. } = self else { return false };
+        let refusals = [
+            "SESSION_AUTHENTICATION_FAILED",
+            "SESSION_AUTHORIZATION_FAILED",
+            "RBAC_PERMISSION_DENIED",
+            "PERMISSION_DENIED",
+        ];
+        source.code().is_some_and(|code| refusals.contains(&code))
+    }
+
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
