@@ -233,7 +233,10 @@ impl Configuration {
             document.insert("version", value(VERSION));
         }
         change(&present, &mut document)?;
-        let text = document.to_string();
+        let mut text = document.to_string();
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
         let changed = Self::parse(self.path.clone(), &text)?;
         replace(&self.path, &text).map_err(refuse)?;
         *self = changed;
