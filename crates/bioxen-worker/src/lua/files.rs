@@ -54,7 +54,8 @@ pub(super) unsafe extern "C-unwind" fn lines(lua: *mut ffi::lua_State) -> c_int 
 unsafe fn default_file(lua: *mut ffi::lua_State, access: Access) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        if ffi::lua_type(lua, 1) == ffi::LUA_TSTRING {
+        // A number is a name too.
+        if ffi::lua_isstring(lua, 1) != 0 {
             guarded(lua, 1, access, Answer::Raise)
         } else {
             call_original(lua)

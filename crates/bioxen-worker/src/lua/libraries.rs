@@ -47,16 +47,17 @@ const GUARDED: [(&CStr, &CStr, Function); 13] = [
 ];
 
 /// Functions of our own.
-const REPLACED: [(&CStr, &CStr, Function); 6] = [
+const REPLACED: [(&CStr, &CStr, Function); 7] = [
     (c"os", c"exit", exit),
     (c"os", c"getenv", system::getenv),
     (c"coroutine", c"resume", coroutines::resume),
     (c"coroutine", c"wrap", coroutines::wrap),
     (c"coroutine", c"close", coroutines::close),
     (c"package", c"loadlib", modules::loadlib),
+    (c"package", c"searchpath", modules::searchpath),
 ];
 
-const REMOVED: [(&CStr, &CStr); 15] = [
+const REMOVED: [(&CStr, &CStr); 16] = [
     (c"string", c"dump"),
     (c"debug", c"debug"),
     (c"debug", c"gethook"),
@@ -65,6 +66,7 @@ const REMOVED: [(&CStr, &CStr); 15] = [
     (c"debug", c"getregistry"),
     (c"debug", c"getupvalue"),
     (c"debug", c"getuservalue"),
+    (c"debug", c"setcstacklimit"),
     (c"debug", c"sethook"),
     (c"debug", c"setlocal"),
     (c"debug", c"setmetatable"),
@@ -134,13 +136,17 @@ pub(super) unsafe fn refuse(lua: *mut ffi::lua_State, message: String) -> c_int 
 }
 
 /// Calls the original that a guarded function has as its upvalue, with the same arguments.
+///
+/// Lua does not know of this call: the original runs in the guarded function's own place on the
+/// stack, where a finaliser or a reader function that looks for its callers finds only the latter.
 pub(super) unsafe fn call_original(lua: *mut ffi::lua_State) -> c_int {
-    // SAFETY: called by Lua; the upvalue was set in `open`.
+    // SAFETY: called by Lua; the upvalue was set in `open`, and what the C libraries of Lua define
+    // there has no upvalues of its own.
     unsafe {
-        ffi::lua_pushvalue(lua, ffi::lua_upvalueindex(1));
-        ffi::lua_insert(lua, 1);
-        ffi::lua_call(lua, ffi::lua_gettop(lua) - 1, ffi::LUA_MULTRET);
-        ffi::lua_gettop(lua)
+        match ffi::lua_tocfunction(lua, ffi::lua_upvalueindex(1)) {
+            Some(original) => original(lua),
+            None => ffi::luaL_error(lua, c"this function is not there".as_ptr()),
+        }
     }
 }
 

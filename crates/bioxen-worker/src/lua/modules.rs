@@ -71,8 +71,12 @@ unsafe extern "C-unwind" fn search(lua: *mut ffi::lua_State) -> c_int {
         let (Some(name), Some(templates)) = (bytes_at(lua, 1), bytes_at(lua, 2)) else {
             return raise(lua, "'package.path' must be a string".to_owned());
         };
-        match find(name, templates) {
-            Found::Nothing(tried) => {
+        match find(name, templates, (b".", b"/")) {
+            Found::Nothing(mut tried) => {
+                if name == b"socket" || name.starts_with(b"socket.") {
+                    tried.push_str("\n\t");
+                    tried.push_str(NO_NETWORK);
+                }
                 super::push_bytes(lua, tried.as_bytes());
                 1
             }
@@ -96,16 +100,48 @@ unsafe extern "C-unwind" fn search(lua: *mut ffi::lua_State) -> c_int {
     }
 }
 
-fn find(name: &[u8], templates: &[u8]) -> Found {
-    let part: Vec<u8> = name.iter().map(|byte| if *byte == b'.' { b'/' } else { *byte }).collect();
+/// `package.searchpath(name, path, separator, replacement)`: files that may be read.
+pub(super) unsafe extern "C-unwind" fn searchpath(lua: *mut ffi::lua_State) -> c_int {
+    // SAFETY: called by Lua. What needs to be dropped is, before an error can be raised.
+    unsafe {
+        ffi::luaL_checklstring(lua, 1, std::ptr::null_mut());
+        ffi::luaL_checklstring(lua, 2, std::ptr::null_mut());
+        ffi::lua_settop(lua, 4);
+        for (index, default) in [(3, c"."), (4, c"/")] {
+            if ffi::lua_type(lua, index) == ffi::LUA_TNIL {
+                ffi::lua_pushstring(lua, default.as_ptr());
+                ffi::lua_replace(lua, index);
+            }
+            ffi::luaL_checklstring(lua, index, std::ptr::null_mut());
+        }
+        let argument = |index| bytes_at(lua, index).unwrap_or_default();
+        match find(argument(1), argument(2), (argument(3), argument(4))) {
+            Found::File(path) => {
+                super::push_bytes(lua, &path);
+                drop(path);
+                1
+            }
+            Found::Nothing(tried) => {
+                ffi::lua_pushnil(lua);
+                super::push_bytes(lua, tried.as_bytes());
+                drop(tried);
+                2
+            }
+        }
+    }
+}
+
+/// Looks for the first file of a path that may be read. In `name`, the first of the pair stands for
+/// the second.
+fn find(name: &[u8], templates: &[u8], (separator, replacement): (&[u8], &[u8])) -> Found {
+    let part = replaced(name, separator, replacement);
     let mut tried = Vec::new();
     for template in templates.split(|byte| *byte == b';').filter(|part| !part.is_empty()) {
-        let path = template.split(|byte| *byte == b'?').collect::<Vec<_>>().join(&part[..]);
+        let path = replaced(template, b"?", &part);
+        let shown = String::from_utf8_lossy(&path).into_owned();
         if path.contains(&0) {
             continue;
-        }
-        let shown = String::from_utf8_lossy(&path).into_owned();
-        if refusal(&path, Access::Read).is_some() {
+        } else if refusal(&path, Access::Read).is_some() {
             tried.push(format!("no read grant for '{shown}' (allow it with --allow-read {shown})"));
         } else if Path::new(OsStr::from_bytes(&path)).is_file() {
             return Found::File(path);
@@ -113,8 +149,21 @@ fn find(name: &[u8], templates: &[u8]) -> Found {
             tried.push(format!("no file '{shown}'"));
         }
     }
-    if name == b"socket" || name.starts_with(b"socket.") {
-        tried.push(NO_NETWORK.to_owned());
-    }
     Found::Nothing(tried.join("\n\t"))
+}
+
+/// The bytes with each `from` replaced, if there is something to replace.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(first) = rest.first() {
+        if !from.is_empty() && rest.starts_with(from) {
+            out.extend_from_slice(to);
+            rest = &rest[from.len()..];
+        } else {
+            out.push(*first);
+            rest = &rest[1..];
+        }
+    }
+    out
 }

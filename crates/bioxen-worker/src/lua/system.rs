@@ -83,12 +83,21 @@ pub(super) enum Access {
 
 /// Says why a file may not be used so, or nothing when it may.
 pub(super) fn refusal(path: &[u8], access: Access) -> Option<String> {
+    let flag = match access {
+        Access::Read => "--allow-read",
+        Access::Write => "--allow-write",
+    };
+    if path.contains(&0) {
+        // The system would use the part before it, which is another name than the one looked at.
+        let shown = String::from_utf8_lossy(path).replace('\0', "\\0");
+        return Some(format!("{shown}: no {flag} can grant a name with a zero byte in it"));
+    }
     SYSTEM.with_borrow(|system| {
         let path = Path::new(OsStr::from_bytes(path));
         let real = real_path(&system.working_directory.join(path));
-        let (allowed, verb, flag) = match access {
-            Access::Read => (system.grants.allows_read(&real), "reading", "--allow-read"),
-            Access::Write => (system.grants.allows_write(&real), "writing", "--allow-write"),
+        let (allowed, verb) = match access {
+            Access::Read => (system.grants.allows_read(&real), "reading"),
+            Access::Write => (system.grants.allows_write(&real), "writing"),
         };
         let shown = path.display();
         (!allowed)

@@ -21,8 +21,8 @@ const CONNECT: &str = "socket(my $s, PF_INET, SOCK_STREAM, 0) or exit; \
 attempts! {
     there_is_no_way_to_in_lua: attempt(
         "for name, library in pairs(_G) do if type(library) == 'table' then \
-         for word in pairs(library) do word = tostring(word):lower() \
-           if word:find('sock') or word:find('connect') or word:find('http') then \
+         for word, value in pairs(library) do word = tostring(word):lower() \
+           if type(value) ~= 'string' and (word:find('sock') or word:find('connect') or word:find('http')) then \
              return 'escaped: ' .. name .. '.' .. word end end end end"
     );
     by_a_module: attempt("return (pcall(require, 'socket')) and 'escaped'").granted(IN_OUT);

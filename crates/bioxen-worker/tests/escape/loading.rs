@@ -16,7 +16,7 @@ const LIBRARIES: Granted = Granted { read_libraries: true, ..IN };
 
 attempts! {
     a_library_by_its_path: attempt(
-        "return (package.loadlib('/lib/x86_64-linux-gnu/libc.so.6', 'system')) and 'escaped'"
+        "local f, m = package.loadlib('/lib/x86_64-linux-gnu/libc.so.6', 'system') return f and 'escaped' or m"
     ).naming("--lua");
     a_library_that_may_be_read: attempt(
         "for _, name in ipairs{'system', '*', 'luaopen_os'} do \
@@ -50,8 +50,8 @@ attempts! {
     // The stock function below ours is in sight of the function that it reads pieces with.
     compiled_code_by_the_function_below: attempt(with_chunk(
         "local found = {} \
-         load(function() for level = 1, 8 do local info = debug.getinfo(level, 'f') \
-           if info and info.func then found[#found + 1] = info.func end end end) \
+         load(function() for level = 1, 8 do local info = debug.getinfo(level, 'Sf') \
+           if info and info.what == 'C' then found[#found + 1] = info.func end end end) \
          for _, f in ipairs(found) do \
            local ok, loaded = pcall(f, chunk, 'x', 'b') \
            if ok and type(loaded) == 'function' then return (select(2, pcall(loaded))) end end"
@@ -59,8 +59,8 @@ attempts! {
     compiled_code_by_a_finaliser_that_looks_below: attempt(with_chunk(
         "local found = {} \
          local function plant() return setmetatable({}, {__gc = function() \
-           for level = 2, 6 do local info = debug.getinfo(level, 'f') \
-             if info and info.func then found[info.func] = true end end plant() end}) end \
+           for level = 2, 6 do local info = debug.getinfo(level, 'Sf') \
+             if info and info.what == 'C' then found[info.func] = true end end plant() end}) end \
          for _ = 1, 10 do plant() end \
          collectgarbage('setpause', 1) collectgarbage('setstepmul', 10000) \
          for _ = 1, 200 do load('return {}') end \

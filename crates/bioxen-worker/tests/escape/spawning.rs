@@ -22,8 +22,8 @@ attempts! {
         // While a stock function allocates memory a finaliser runs, and sees who called it.
         "local found = {} \
          local function plant() return setmetatable({}, {__gc = function() \
-           for level = 2, 6 do local info = debug.getinfo(level, 'f') \
-             if info and info.func then found[info.func] = true end end \
+           for level = 2, 6 do local info = debug.getinfo(level, 'Sf') \
+             if info and info.what == 'C' then found[info.func] = true end end \
            plant() end}) end \
          for _ = 1, 10 do plant() end \
          collectgarbage('setpause', 1) collectgarbage('setstepmul', 10000) \
