@@ -162,6 +162,13 @@ pub(crate) fn flush_c_streams() {
     }
 }
 
+/// Moves on what C stdio holds back of any file: an evaluation that has ended has written all that it
+/// wrote, also to files that it has left open.
+pub(crate) fn flush_all_files() {
+    // SAFETY: without a stream all of them are flushed, and each is owned by C stdio.
+    unsafe { libc::fflush(ptr::null_mut()) };
+}
+
 /// Sends what waits, and forgets input that was not read.
 pub(crate) fn finish(end: End) -> io::Result<()> {
     flush_c_streams();

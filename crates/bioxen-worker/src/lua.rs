@@ -102,6 +102,19 @@ impl State {
         }
     }
 
+    /// Frees what nothing refers to any more. Finalisers run in here, watched like other code.
+    pub(crate) fn collect_garbage(&mut self) {
+        // SAFETY: the state is alive and runs nothing; a full collection raises no error, as those of
+        // finalisers become warnings.
+        unsafe {
+            let mut running = RunningState::of(self.lua);
+            running.enter();
+            ffi::lua_gc(self.lua, ffi::LUA_GCCOLLECT);
+            running.leave();
+            ffi::lua_sethook(self.lua, None, 0, 0);
+        }
+    }
+
     /// Runs code to its end, whatever that is.
     pub(crate) fn evaluate(
         &mut self,

@@ -126,7 +126,7 @@ impl Worker {
             Ok(()) => self.run(request),
             Err(outcome) => outcome,
         };
-        console::flush_c_streams();
+        console::flush_all_files();
         console::take_errors_of_programs();
         let reason = interrupt::end();
         let exit_code = lua::take_exit_code();
@@ -162,6 +162,10 @@ impl Worker {
         let Evaluate { form, name, code, arguments, .. } = request;
         if !request.fresh {
             return self.state.evaluate(*form, name, code, arguments);
+        }
+        if self.memory.is_half_used() {
+            // An evaluation that ended by its memory limit leaves garbage up to the limit.
+            self.state.collect_garbage();
         }
         match State::new(self.memory) {
             Some(mut state) => {

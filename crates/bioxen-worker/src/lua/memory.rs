@@ -38,6 +38,11 @@ impl Memory {
         self.peak.get() as u64
     }
 
+    /// Whether more than half of what may be held is.
+    pub(crate) fn is_half_used(&self) -> bool {
+        self.limit.get().is_some_and(|limit| self.used.get() > limit / 2)
+    }
+
     /// Counts a change of size, unless that is too much.
     fn change(&self, old: usize, new: usize) -> bool {
         let used = self.used.get() - old + new;

@@ -151,8 +151,10 @@ attempts! {
         while true do t[#t + 1] = table.concat(t) end");
     code_that_grows: bomb("local s = 'return {' .. ('{},'):rep(200000) .. '}' local t = {} \
         while true do t[#t + 1] = assert(load(s))() end");
-    a_stack_that_grows: attempt("local function f(...) return f(1, ...) end return f()")
+    a_stack_that_grows: attempt("local function f(...) return 1 + f(1, ...) end return f()")
         .ends(&[EndedBy::Error, EndedBy::Memory]);
+    // Each step moves all values of the one before: time is up long before the stack is full.
+    a_stack_that_grows_by_tail_calls: forever("local function f(...) return f(1, ...) end return f()");
     a_stack_of_coroutines_that_grows: attempt(
         "local t = {} for i = 1, 1e6 do local co = coroutine.create(function() \
          local function f() return 1 + f() end f() end) pcall(coroutine.resume, co) t[i] = co end"
