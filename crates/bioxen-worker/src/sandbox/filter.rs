@@ -17,7 +17,7 @@ use seccompiler::{
 };
 
 use crate::gate;
-use search::JUMP_IF_EQUAL;
+use search::{JUMP_IF_EQUAL, Verdict};
 
 /// Applies to a zygote, and so to all that it forks, what none of them ever needs.
 ///
@@ -36,15 +36,13 @@ pub(crate) fn apply_to_zygote() -> std::io::Result<()> {
 /// Applies the filter for a kind of worker to this process and all that it starts, leaving the gate
 /// open to who has its key.
 pub(super) fn apply(kind: Kind) -> Result<(), String> {
-    let programs = compile(kind).map_err(|error| error.to_string())?;
-    programs.into_iter().try_for_each(|mut program| {
-        put_in_key(&mut program);
-        let outcome = seccompiler::apply_filter(&program);
-        // The kernel has a copy. This one must not be found by the workers.
-        program.fill(sock_filter { code: 0, jt: 0, jf: 0, k: 0 });
-        std::hint::black_box(&mut program);
-        outcome.map_err(|error| error.to_string())
-    })
+    let mut program = compile(kind).map_err(|error| error.to_string())?;
+    put_in_key(&mut program);
+    let outcome = seccompiler::apply_filter(&program);
+    // The kernel has a copy. This one must not be found by the workers.
+    program.fill(sock_filter { code: 0, jt: 0, jf: 0, k: 0 });
+    std::hint::black_box(&mut program);
+    outcome.map_err(|error| error.to_string())
 }
 
 /// Stands for the gate's key in a filter until just before it is applied, so that the key is in no
@@ -72,24 +70,37 @@ fn never() -> Result<BpfProgram, seccompiler::Error> {
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-fn compile(kind: Kind) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+fn compile(kind: Kind) -> Result<BpfProgram, seccompiler::Error> {
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    if !kind.spawn {
-        let rules = allowed(kind)?;
-        let calls: Vec<(c_long, bool)> =
-            rules.iter().map(|(call, conditions)| (*call, conditions.is_empty())).collect();
-        let conditional = rules.into_iter().filter(|(_, conditions)| !conditions.is_empty());
-        let rest = program(conditional.collect(), denied, SeccompAction::Allow)?;
-        return Ok(vec![search::before(&calls, rest)]);
+    let is_list_of_allowed = !kind.spawn;
+    let rules = if is_list_of_allowed { allowed(kind)? } else { forbidden(kind)? };
+    let listed = if is_list_of_allowed { Verdict::Allow } else { Verdict::Refuse };
+    let verdict = |conditions: &Vec<_>| if conditions.is_empty() { listed } else { Verdict::Ask };
+    let mut calls: Vec<(c_long, Verdict)> =
+        rules.iter().map(|(call, conditions)| (*call, verdict(conditions))).collect();
+    let conditional = rules.into_iter().filter(|(_, conditions)| !conditions.is_empty()).collect();
+    if is_list_of_allowed {
+        let rest = program(conditional, denied, SeccompAction::Allow)?;
+        return Ok(search::before(&calls, &[(0, Verdict::Refuse)], rest));
     }
     // The C library then falls back to `clone`, whose arguments can be looked at.
-    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    let clone3 = Rules::from([(libc::SYS_clone3, Vec::new())]);
-    Ok(vec![
-        program(forbidden(kind)?, SeccompAction::Allow, denied)?,
-        program(clone3, SeccompAction::Allow, missing)?,
-    ])
+    calls.push((libc::SYS_clone3, Verdict::Missing));
+    let ranges = [
+        (0, Verdict::Allow),
+        (FIRST_UNKNOWN, Verdict::Missing),
+        // The same calls by other numbers, for 64-bit processors with 32-bit pointers.
+        (X32, Verdict::Refuse),
+    ];
+    let rest = program(conditional, SeccompAction::Allow, denied)?;
+    Ok(search::before(&calls, &ranges, rest))
 }
+
+/// The first call that is younger than the list of what is forbidden. Programs have to do without it
+/// on older kernels too.
+const FIRST_UNKNOWN: u32 = 463;
+
+/// Where numbers begin that name x86-64 calls anew.
+const X32: u32 = 0x4000_0000;
 
 fn program(
     rules: Rules,
@@ -246,8 +257,21 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
             rules.insert(call, vec![masked_is(2, libc::PROT_EXEC.cast_unsigned().into(), 0)?]);
         }
     }
+    // Its own limits, and nobody else's.
+    rules.insert(libc::SYS_prlimit64, vec![is(0, 0)?]);
+    if kind.files || kind.program {
+        // Neither leases, which hold up others who open a file, nor news of directories.
+        let others = [libc::F_SETLEASE, libc::F_NOTIFY]
+            .map(|command| condition(1, SeccompCmpOp::Ne, command.cast_unsigned().into()));
+        rules.insert(libc::SYS_fcntl, vec![rule(others.into_iter().collect::<Result<_, _>>()?)?]);
+    }
     if kind.net {
         rules.insert(libc::SYS_socket, tcp_only()?);
+        for (call, flags) in SENDING {
+            if rules.contains_key(&call) {
+                rules.insert(call, vec![masked_is(flags, FAST_OPEN, 0)?]);
+            }
+        }
     }
     for call in gate::CALLS {
         // What a kind of worker may do anyway needs no key.
@@ -296,6 +320,13 @@ const NEVER: &[c_long] = &[
     libc::SYS_userfaultfd,
 ];
 
+/// Calls that send, with the argument that their flags are in.
+const SENDING: [(c_long, u8); 3] =
+    [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
+
+/// Sending that connects, of which landlock does not know.
+const FAST_OPEN: u64 = libc::MSG_FASTOPEN.cast_unsigned() as u64;
+
 /// What even code that may start programs must not do.
 const FORBIDDEN: &[c_long] = &[
     // Leaving the process group, or reaching processes outside of it.
@@ -304,10 +335,51 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_send_signal,
     libc::SYS_kcmp,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
     libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_ptrace,
+    // What landlock has no rules for: permissions, owners, times and attributes of any file, and
+    // news of what others do with it.
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    SYS_FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_fremovexattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_init1,
+    libc::SYS_lremovexattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_quotactl_fd,
+    libc::SYS_removexattr,
+    libc::SYS_setxattr,
+    libc::SYS_utimensat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_inotify_init,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    // Being found by others. Without an address of its own a socket gets one by listening.
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_bind,
+    libc::SYS_listen,
     // Other namespaces, file systems and roots.
     libc::SYS_chroot,
     libc::SYS_fsconfig,
@@ -326,7 +398,10 @@ const FORBIDDEN: &[c_long] = &[
     // The kernel itself, and calls that go round this filter.
     libc::SYS_acct,
     libc::SYS_add_key,
+    libc::SYS_adjtimex,
     libc::SYS_bpf,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
     libc::SYS_delete_module,
     libc::SYS_finit_module,
     libc::SYS_init_module,
@@ -341,16 +416,49 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_request_key,
     libc::SYS_setdomainname,
     libc::SYS_sethostname,
+    libc::SYS_settimeofday,
     libc::SYS_swapoff,
     libc::SYS_swapon,
     libc::SYS_syslog,
     libc::SYS_userfaultfd,
-    // Objects of the whole machine.
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    // Objects of the whole machine, which can be used by their numbers without having been asked for.
     libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_msgctl,
     libc::SYS_msgget,
+    libc::SYS_msgrcv,
+    libc::SYS_msgsnd,
+    libc::SYS_semctl,
     libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
     libc::SYS_shmget,
 ];
+
+/// The same number on all processors.
+const SYS_FCHMODAT2: c_long = 452;
+
+/// Calls that change how a process is served, which only the caller may do to itself: with the
+/// arguments that say so.
+const ON_ITSELF: [(c_long, &[(u8, u64)]); 7] = [
+    (libc::SYS_ioprio_set, &[(0, IOPRIO_WHO_PROCESS), (1, 0)]),
+    (libc::SYS_prlimit64, &[(0, 0)]),
+    (libc::SYS_sched_setaffinity, &[(0, 0)]),
+    (libc::SYS_sched_setattr, &[(0, 0)]),
+    (libc::SYS_sched_setparam, &[(0, 0)]),
+    (libc::SYS_sched_setscheduler, &[(0, 0)]),
+    (libc::SYS_setpriority, &[(0, libc::PRIO_PROCESS as u64), (1, 0)]),
+];
+
+/// From the kernel's `linux/ioprio.h`.
+const IOPRIO_WHO_PROCESS: u64 = 1;
 
 fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
     let mut rules: Rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
@@ -369,14 +477,49 @@ fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
         .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_clone, new_namespace);
     rules.insert(libc::SYS_setpgid, vec![rule(vec![with_key(SeccompCmpOp::Ne)?])?]);
-    rules.insert(libc::SYS_socket, if kind.net { not_tcp()? } else { not_unix()? });
-    if !kind.net {
+    for (call, arguments) in ON_ITSELF {
+        let other = |(argument, value): &(u8, u64)| {
+            rule(vec![condition(*argument, SeccompCmpOp::Ne, *value)?])
+        };
+        rules.insert(call, arguments.iter().map(other).collect::<Result<_, _>>()?);
+    }
+    if kind.net {
+        rules.insert(libc::SYS_socket, not_tcp()?);
+        for (call, flags) in SENDING {
+            rules.insert(call, vec![masked_is(flags, FAST_OPEN, FAST_OPEN)?]);
+        }
+    } else {
+        rules.insert(libc::SYS_socket, Vec::new());
         rules.insert(libc::SYS_connect, Vec::new());
     }
-    // Typing into a terminal on behalf of its user.
-    rules.insert(libc::SYS_ioctl, vec![is(1, libc::TIOCSTI)?, is(1, libc::TIOCLINUX)?]);
+    rules.insert(libc::SYS_socketpair, not_a_pair()?);
+    // Leases hold up others who open a file; directories give news of what others do in them.
+    rules.insert(
+        libc::SYS_fcntl,
+        vec![
+            is(1, libc::F_SETLEASE.cast_unsigned().into())?,
+            is(1, libc::F_NOTIFY.cast_unsigned().into())?,
+        ],
+    );
+    rules.insert(libc::SYS_ioctl, not_a_terminals()?);
     Ok(rules)
 }
+
+/// For a list of what is forbidden: requests to a device or a file system, by which attributes of
+/// files are changed, and of those to a terminal typing on behalf of its user.
+fn not_a_terminals() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    Ok(vec![
+        rule(vec![condition(1, SeccompCmpOp::Lt, TERMINAL)?])?,
+        rule(vec![condition(1, SeccompCmpOp::Gt, TERMINAL + 0xff)?])?,
+        is(1, libc::TIOCSTI)?,
+        is(1, libc::TIOCLINUX)?,
+        is(1, libc::TIOCSETD)?,
+        is(1, libc::TIOCCONS)?,
+    ])
+}
+
+/// The first request to a terminal; there are 256. Some of them are for any descriptor.
+const TERMINAL: u64 = 0x5400;
 
 fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, seccompiler::Error> {
     Ok(SeccompRule::new(conditions)?)
@@ -422,36 +565,38 @@ fn tcp_only() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     families().into_iter().map(tcp).collect()
 }
 
-/// For a list of what is forbidden: any socket but TCP and those between own processes.
+/// For a list of what is forbidden: any socket but TCP. A socket of this machine can be sent to any
+/// other by its path, of which landlock does not know.
 fn not_tcp() -> Result<Vec<SeccompRule>, seccompiler::Error> {
     let [ipv4, ipv6] = families();
-    let unix = libc::AF_UNIX.cast_unsigned().into();
     let stream: u64 = libc::SOCK_STREAM.cast_unsigned().into();
     let mut rules = vec![rule(vec![
         condition(0, SeccompCmpOp::Ne, ipv4)?,
         condition(0, SeccompCmpOp::Ne, ipv6)?,
-        condition(0, SeccompCmpOp::Ne, unix)?,
     ])?];
-    for family in [ipv4, ipv6] {
-        // Types are 1 (stream) to 6; each bit pattern but 1 is refused, as is MPTCP, for which
-        // landlock has no rules.
-        for other in (0..=SOCKET_TYPE).filter(|kind| *kind != stream) {
-            rules.push(rule(vec![
-                condition(0, SeccompCmpOp::Eq, family)?,
-                condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), other)?,
-            ])?);
-        }
-        rules.push(rule(vec![
-            condition(0, SeccompCmpOp::Eq, family)?,
-            condition(2, SeccompCmpOp::Gt, libc::IPPROTO_TCP.cast_unsigned().into())?,
-        ])?);
+    // Types are 1 (stream) to 6; each bit pattern but 1 is refused, as is MPTCP, for which landlock
+    // has no rules.
+    for other in (0..=SOCKET_TYPE).filter(|kind| *kind != stream) {
+        rules.push(masked_is(1, SOCKET_TYPE, other)?);
     }
+    rules.push(rule(vec![condition(
+        2,
+        SeccompCmpOp::Gt,
+        libc::IPPROTO_TCP.cast_unsigned().into(),
+    )?])?);
     Ok(rules)
 }
 
-fn not_unix() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+/// For a list of what is forbidden: any pair of sockets but those that stay connected to each other.
+fn not_a_pair() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let connected =
+        [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| u64::from(kind.cast_unsigned()));
     let unix = libc::AF_UNIX.cast_unsigned().into();
-    Ok(vec![rule(vec![condition(0, SeccompCmpOp::Ne, unix)?])?])
+    let mut rules = vec![rule(vec![condition(0, SeccompCmpOp::Ne, unix)?])?];
+    for other in (0..=SOCKET_TYPE).filter(|kind| !connected.contains(kind)) {
+        rules.push(masked_is(1, SOCKET_TYPE, other)?);
+    }
+    Ok(rules)
 }
 
 #[cfg(test)]
@@ -479,12 +624,10 @@ mod tests {
             program.iter().filter(|one| halves.contains(&one.k.into())).count()
         };
         for kind in kinds() {
-            let mut found = 0;
-            for mut program in compile(kind).unwrap() {
-                found += stand_ins(&program);
-                put_in_key(&mut program);
-                assert_eq!(stand_ins(&program), 0, "{kind}");
-            }
+            let mut program = compile(kind).unwrap();
+            let found = stand_ins(&program);
+            put_in_key(&mut program);
+            assert_eq!(stand_ins(&program), 0, "{kind}");
             // Two halves for each call that goes through the gate.
             assert!(found >= 2 && found.is_multiple_of(2), "{kind}: {found}");
         }

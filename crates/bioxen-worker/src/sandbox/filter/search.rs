@@ -7,8 +7,11 @@
 //! ```text
 //! load number ─▶ tree of `>=` ─▶ allow
 //!                             ├▶ refuse
+//!                             ├▶ say that there is no such call
 //!                             └▶ (conditions on arguments) the filter behind
 //! ```
+
+use std::collections::BTreeMap;
 
 use libc::c_long;
 use seccompiler::{BpfProgram, sock_filter};
@@ -33,17 +36,24 @@ const NATIVE: u32 = 0xc000_00b7;
 
 /// What is to happen to a range of calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+pub(super) enum Verdict {
     Allow,
     Refuse,
+    /// Answered as by a kernel that is older than the call.
+    Missing,
     /// Asked of the filter behind.
     Ask,
 }
 
-/// Puts a search for the calls in `calls` (sorted; whether each is allowed whatever its arguments)
-/// before `rest`, which decides on the others of them and refuses everything else.
-pub(super) fn before(calls: &[(c_long, bool)], rest: BpfProgram) -> BpfProgram {
-    let ranges = ranges(calls);
+/// Puts a search for the calls in `calls` before `rest`, which decides on those that are asked of it
+/// and refuses calls of another architecture. Calls that are not listed get the verdict of the range
+/// that they are in; `ranges` are given by their first numbers, of which one is 0.
+pub(super) fn before(
+    calls: &[(c_long, Verdict)],
+    ranges: &[(u32, Verdict)],
+    rest: BpfProgram,
+) -> BpfProgram {
+    let ranges = split(calls, ranges);
     let mut tree = Vec::new();
     emit(&ranges, &mut tree);
     // A call of another architecture has other numbers: the filter behind refuses it.
@@ -61,6 +71,9 @@ pub(super) fn before(calls: &[(c_long, bool)], rest: BpfProgram) -> BpfProgram {
             Instruction::End(Verdict::Refuse) => {
                 statement(RETURN, ERRNO | libc::EPERM.cast_unsigned())
             }
+            Instruction::End(Verdict::Missing) => {
+                statement(RETURN, ERRNO | libc::ENOSYS.cast_unsigned())
+            }
             Instruction::End(Verdict::Ask) => statement(JUMP, to_u32(length - index - 1)),
         });
     }
@@ -74,21 +87,21 @@ enum Instruction {
     End(Verdict),
 }
 
-/// The ranges of numbers with one verdict, each by its first number.
-fn ranges(calls: &[(c_long, bool)]) -> Vec<(u32, Verdict)> {
-    let mut ranges = vec![(0, Verdict::Refuse)];
-    let mut push = |first: u32, verdict: Verdict| {
-        if let Some(last) = ranges.last_mut().filter(|(start, _)| *start == first) {
-            last.1 = verdict;
-        } else {
-            ranges.push((first, verdict));
-        }
+/// The ranges of numbers with one verdict, each by its first number, with `calls` put into `ranges`.
+fn split(calls: &[(c_long, Verdict)], ranges: &[(u32, Verdict)]) -> Vec<(u32, Verdict)> {
+    let around = |number: u32| {
+        let before = ranges.iter().filter(|(first, _)| *first <= number);
+        before.max_by_key(|(first, _)| *first).map_or(Verdict::Refuse, |(_, verdict)| *verdict)
     };
-    for (call, always) in calls {
-        let number = u32::try_from(*call).unwrap_or(u32::MAX - 1);
-        push(number, if *always { Verdict::Allow } else { Verdict::Ask });
-        push(number + 1, Verdict::Refuse);
+    let mut starts: BTreeMap<u32, Verdict> = ranges.iter().copied().collect();
+    let numbers = calls
+        .iter()
+        .map(|(call, verdict)| (u32::try_from(*call).unwrap_or(u32::MAX - 1), *verdict));
+    for (number, _) in numbers.clone() {
+        starts.insert(number + 1, around(number + 1));
     }
+    starts.extend(numbers);
+    let mut ranges: Vec<(u32, Verdict)> = starts.into_iter().collect();
     ranges.dedup_by(|later, earlier| later.1 == earlier.1);
     ranges
 }
@@ -148,18 +161,30 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_verdict_of_the_list() {
-        let calls: Vec<(c_long, bool)> =
-            [(0, true), (1, true), (9, false), (10, false), (39, true), (231, true), (318, true)]
-                .into();
-        let program = before(&calls, Vec::new());
-        for number in 0..500 {
-            let listed = calls.iter().find(|(call, _)| *call == i64::from(number));
-            let expected = match listed {
-                Some((_, true)) => ALLOW,
-                Some((_, false)) => 0,
-                None => ERRNO | 1,
-            };
-            assert_eq!(run(&program, number), Some(expected), "call {number}");
+        use Verdict::{Allow, Ask, Missing, Refuse};
+        let calls: Vec<(c_long, Verdict)> = [
+            (0, Allow),
+            (1, Allow),
+            (9, Ask),
+            (10, Ask),
+            (39, Refuse),
+            (231, Allow),
+            (400, Missing),
+        ]
+        .into();
+        for ranges in [&[(0, Refuse)][..], &[(0, Allow), (300, Missing), (450, Refuse)]] {
+            let program = before(&calls, ranges, Vec::new());
+            for number in (0..500).chain([0x4000_0000, u32::MAX]) {
+                let listed = calls.iter().find(|(call, _)| *call == i64::from(number));
+                let around = ranges.iter().rfind(|(first, _)| *first <= number).unwrap();
+                let expected = match listed.map_or(around.1, |(_, verdict)| *verdict) {
+                    Allow => ALLOW,
+                    Ask => 0,
+                    Refuse => ERRNO | 1,
+                    Missing => ERRNO | 38,
+                };
+                assert_eq!(run(&program, number), Some(expected), "call {number}");
+            }
         }
     }
 }
