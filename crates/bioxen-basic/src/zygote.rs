@@ -38,8 +38,7 @@ const WIND_UP: Duration = Duration::from_secs(5);
 pub(crate) struct Zygote {
     /// A socket that keeps messages apart, like one for datagrams, and knows its end, like a stream.
     control: Arc<UnixDatagram>,
-    /// Open for as long as workers may live.
-    lifeline: Option<OwnedFd>,
+    has_ended: bool,
     child: Mutex<Child>,
     shared: Arc<Shared>,
     /// Whether the kernel holds it in a call that does not return.
@@ -66,14 +65,42 @@ struct State {
     gone: bool,
     next_order: u64,
     ready: Option<oneshot::Sender<()>>,
-    orders: HashMap<u64, oneshot::Sender<Result<Process, String>>>,
-    processes: HashMap<u32, watch::Sender<Option<Exit>>>,
+    orders: HashMap<u64, Ordered>,
+    processes: HashMap<u32, Watched>,
     /// Ends that were told before the answer to the worker's order.
     early_ends: HashMap<u32, Exit>,
     /// The first line on standard error since it was last asked for.
     last_words: String,
     /// Workers that outlived the zygote, by handles that no other process can take over.
-    orphans: HashMap<u32, OwnedFd>,
+    orphans: HashMap<u32, Orphan>,
+}
+
+/// The controller's end of a worker's lifeline. The kernel kills the worker, and what it has
+/// started, when this is closed, however that comes about.
+struct Lifeline(Option<OwnedFd>);
+
+impl Lifeline {
+    fn cut(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+/// A worker that was asked for.
+struct Ordered {
+    answer: oneshot::Sender<Result<Process, String>>,
+    lifeline: Lifeline,
+}
+
+/// A worker whose end the zygote will tell.
+struct Watched {
+    note_end: watch::Sender<Option<Exit>>,
+    lifeline: Lifeline,
+}
+
+/// A worker whose end nobody will tell.
+struct Orphan {
+    handle: OwnedFd,
+    lifeline: Lifeline,
 }
 
 impl Shared {
@@ -140,7 +167,6 @@ impl Zygote {
                 .map_err(|error| failed("no socket pair")(error.into()))?;
         let ours = StdUnixDatagram::from(ours);
         ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
-        let (lifeline_end, lifeline) = io::pipe().map_err(failed("no pipe"))?;
         let shown = program.display();
         let mut child = Command::new(program)
             .arg0(PROGRAM_NAME)
@@ -150,7 +176,7 @@ impl Zygote {
             // Nothing is left for each forked worker to resolve again.
             .env("LD_BIND_NOW", "1")
             .stdin(theirs)
-            .stdout(OwnedFd::from(lifeline_end))
+            .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped())
             .spawn()
             .map_err(|error| match error.kind() {
@@ -167,7 +193,7 @@ impl Zygote {
         shared.lock().ready = Some(ready);
         let mut zygote = Self {
             control: Arc::new(control),
-            lifeline: Some(lifeline.into()),
+            has_ended: false,
             child: Mutex::new(child),
             shared: Arc::clone(&shared),
             stuck: false,
@@ -215,16 +241,19 @@ impl Zygote {
     ) -> Result<Option<(Process, StdUnixStream)>, StartError> {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed("no socket pair"))?;
         ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
+        let (lifeline, end_of_lifeline) =
+            StdUnixStream::pair().map_err(failed("no socket pair"))?;
+        let lifeline = Lifeline(Some(lifeline.into()));
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.shared.lock();
             order.id = state.next_order;
             state.next_order += 1;
-            state.orders.insert(order.id, answer);
+            state.orders.insert(order.id, Ordered { answer, lifeline });
         }
         let is_program = order.program.is_some();
-        match self.send(&order, &theirs).await {
-            Ok(()) => drop(theirs),
+        match self.send(&order, [&theirs, &end_of_lifeline]).await {
+            Ok(()) => drop((theirs, end_of_lifeline)),
             Err(error) if is_hang_up(&error) => {
                 self.shared.lock().gone = true;
                 return Ok(None);
@@ -241,7 +270,8 @@ impl Zygote {
         }
     }
 
-    async fn send(&self, order: &Order, socket: &StdUnixStream) -> io::Result<()> {
+    /// Sends an order, and with it the worker's ends of its connection and its lifeline.
+    async fn send(&self, order: &Order, ends: [&StdUnixStream; 2]) -> io::Result<()> {
         let message = rmp_serde::to_vec(order).map_err(io::Error::other)?;
         if message.len() > LARGEST_DATAGRAM {
             return Err(io::Error::other("the grants are too many for one order"));
@@ -249,7 +279,7 @@ impl Zygote {
         let fd = self.control.as_raw_fd();
         let sent = self.control.async_io(Interest::WRITABLE, || {
             let parts = [io::IoSlice::new(&message)];
-            let passed = [socket.as_raw_fd()];
+            let passed = ends.map(AsRawFd::as_raw_fd);
             let rights = [ControlMessage::ScmRights(&passed)];
             Ok(sendmsg::<()>(fd, &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
         });
@@ -268,11 +298,11 @@ impl Zygote {
 
     /// Ends the zygote and all its workers, and returns when they are gone.
     pub(crate) fn end(&mut self) -> Result<(), ShutdownError> {
-        // Each worker's process group is killed by the kernel when this is closed …
-        drop(self.lifeline.take());
+        self.has_ended = true;
+        // Each worker's process group is killed by the kernel when its lifeline is closed …
+        let orphans = self.shared.let_go();
         // … and the zygote, which reaps them, winds up when it reads the end of its connection.
         let _ = self.control.shutdown(Shutdown::Both);
-        let orphans: Vec<OwnedFd> = self.shared.lock().orphans.drain().map(|(_, fd)| fd).collect();
         if self.stuck {
             // Not even SIGKILL ends it before the kernel lets go of it.
             let _ = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).kill();
@@ -295,7 +325,7 @@ impl Zygote {
 
 impl Drop for Zygote {
     fn drop(&mut self) {
-        if self.lifeline.is_some()
+        if !self.has_ended
             && let Err(error) = self.end()
         {
             warn!(%error, "clean-up failed");
@@ -377,28 +407,29 @@ impl Shared {
             }
             Answer::Forked { order, process } => {
                 let exit = state.early_ends.remove(&process);
+                // Nothing is forked without an order, and each is answered once.
+                let Some(Ordered { answer, lifeline }) = state.orders.remove(&order) else {
+                    return;
+                };
                 let (note_end, ended) = watch::channel(exit);
                 if exit.is_none() {
-                    state.processes.insert(process, note_end);
+                    state.processes.insert(process, Watched { note_end, lifeline });
                 }
                 let shared = Arc::clone(self);
-                let waiting = state.orders.remove(&order);
                 // If whoever asked has gone, the handle is dropped and the worker with it, for
                 // which the lock must be free.
                 drop(state);
                 let number = process;
                 let handle = Process { number, ended, shared, is_program: false, cgroup: None };
-                if let Some(waiting) = waiting {
-                    let _ = waiting.send(Ok(handle));
-                }
+                let _ = answer.send(Ok(handle));
             }
             Answer::Refused { order, reason } => {
-                if let Some(waiting) = state.orders.remove(&order) {
-                    let _ = waiting.send(Err(reason));
+                if let Some(Ordered { answer, .. }) = state.orders.remove(&order) {
+                    let _ = answer.send(Err(reason));
                 }
             }
             Answer::Ended { process, exit } => match state.processes.remove(&process) {
-                Some(ended) => drop(ended.send_replace(Some(exit))),
+                Some(Watched { note_end, .. }) => drop(note_end.send_replace(Some(exit))),
                 None => drop(state.early_ends.insert(process, exit)),
             },
         }
@@ -411,12 +442,29 @@ impl Shared {
         let orders = std::mem::take(&mut state.orders);
         // Their ends will not be told by anyone; from now on they are watched through handles.
         let processes = std::mem::take(&mut state.processes);
-        state.orphans = processes
-            .keys()
-            .filter_map(|number| pidfd(*number).map(|handle| (*number, handle)))
-            .collect();
+        let mut notes = Vec::new();
+        for (number, Watched { note_end, lifeline }) in processes {
+            if let Some(handle) = pidfd(number) {
+                state.orphans.insert(number, Orphan { handle, lifeline });
+            }
+            notes.push(note_end);
+        }
         drop(state);
-        drop((orders, processes));
+        drop((orders, notes));
+    }
+
+    /// Closes all lifelines. Returns handles on those workers whose end nobody will tell.
+    fn let_go(&self) -> Vec<OwnedFd> {
+        let mut state = self.lock();
+        // Their ends will still be told.
+        state.processes.values_mut().for_each(|watched| watched.lifeline.cut());
+        state.orders.clear();
+        let orphans = std::mem::take(&mut state.orphans).into_values();
+        let cut = |Orphan { handle, mut lifeline }| {
+            lifeline.cut();
+            handle
+        };
+        orphans.map(cut).collect()
     }
 }
 
@@ -436,9 +484,9 @@ impl Machine for Process {
                 // It has only just been forked, and is not in a group of its own yet.
                 let _ = kill(worker, Signal::SIGKILL);
             }
-        } else if let Some(orphan) = state.orphans.get(&self.number) {
+        } else if let Some(Orphan { handle, .. }) = state.orphans.get(&self.number) {
             let _ = kill(Pid::from_raw(-self.number.cast_signed()), Signal::SIGKILL);
-            let _ = pidfd_send_signal(orphan, rustix::process::Signal::KILL);
+            let _ = pidfd_send_signal(handle, rustix::process::Signal::KILL);
         }
     }
 
@@ -486,7 +534,7 @@ impl Process {
             state
                 .orphans
                 .get(&self.number)
-                .and_then(|handle| handle.as_fd().try_clone_to_owned().ok())
+                .and_then(|orphan| orphan.handle.as_fd().try_clone_to_owned().ok())
         };
         let Some(handle) = handle else { return };
         let waiting = tokio::task::spawn_blocking(move || wait_for(&handle, WIND_UP));

@@ -1,24 +1,21 @@
 //! Ties a process group's life to its controller's.
 //!
-//! The controller holds the only write end of a pipe. Each worker opens the read end anew, so that
-//! the settings below are its own, and asks the kernel to send SIGKILL to its process group when the
-//! pipe has news. The only news there can be is that the last writer is gone: the controller exited
-//! or was killed. Neither the zygote nor the worker has to be scheduled for that, and, unlike with
+//! The controller holds one end of a pair of sockets, and each worker the other end of its own pair. A
+//! worker asks the kernel to send SIGKILL to its process group when its end has news. The only news
+//! there can be is that the other end is closed: the controller let go of it, exited or was killed.
+//! Neither the zygote nor the worker has to be scheduled for that, and, unlike with
 //! `PR_SET_PDEATHSIG`, workers outlive a zygote that was killed.
+//!
+//! It is no pipe, and not shared, because a pipe can be opened for writing by who has its other end,
+//! through `/proc/self/fd`: that would be news to all, or keep all of them alive.
 #![expect(unsafe_code, reason = "fcntl has no safe form for F_SETSIG and F_SETOWN")]
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-/// Where a process that inherited the read end `pipe` opens it anew.
-pub(crate) fn path(pipe: &OwnedFd) -> CString {
-    CString::new(format!("/proc/self/fd/{}", pipe.as_raw_fd())).expect("it holds no zero byte")
-}
-
-/// Makes this process's group die with the holder of the pipe's other end, also after the process
-/// has become another program by `exec`. `own` is the read end, opened anew.
-pub(crate) fn attach(own: OwnedFd) -> io::Result<()> {
+/// Makes this process's group die with the holder of the other end of `own`; with `survives_exec`,
+/// also after the process has become another program.
+pub(crate) fn attach(own: OwnedFd, survives_exec: bool) -> io::Result<()> {
     let fd = own.as_raw_fd();
     set(fd, F_SETSIG, libc::SIGKILL)?;
     set(fd, libc::F_SETOWN, -std::process::id().cast_signed())?;
@@ -26,9 +23,9 @@ pub(crate) fn attach(own: OwnedFd) -> io::Result<()> {
     if is_hung_up(fd) {
         return Err(io::Error::other("the controller is gone"));
     }
-    // Open for as long as the process lives, not only until its first `exec`: the kernel forgets
-    // the request with the descriptor.
-    set(fd, libc::F_SETFD, 0)?;
+    // Programs that this one starts have no use for it: they are in the group.
+    set(fd, libc::F_SETFD, if survives_exec { 0 } else { libc::FD_CLOEXEC })?;
+    // Open for as long as the process lives: the kernel forgets the request with the descriptor.
     let _ = own.into_raw_fd();
     Ok(())
 }

@@ -10,9 +10,9 @@
 //!     └─────────Ended──── keeper ◀──────────────────┘ reaped
 //! ```
 //!
-//! The connection to the controller is the program's standard input, and the lifeline its standard
-//! output. Both processes have one thread, so that forking is safe, and do nothing between messages.
-//! When the controller hangs up the forker exits, and the keeper after the last worker.
+//! The connection to the controller is the program's standard input. Both processes have one thread,
+//! so that forking is safe, and do nothing between messages. When the controller hangs up the forker
+//! exits, and the keeper after the last worker.
 #![expect(unsafe_code, reason = "fork, and wait with resource usage, have no safe form")]
 
 mod forker;
@@ -58,7 +58,8 @@ pub(crate) fn main() -> io::Result<()> {
     };
     let kind: Kind = kind.parse().map_err(|_| not_ours())?;
     let filtered = argument(2).is_none_or(|argument| argument != UNFILTERED);
-    let (control, lifeline) = take_connections().map_err(|_| not_ours())?;
+    let control = take_connection().map_err(|_| not_ours())?;
+    forget_environment();
 
     // An interrupt typed at the terminal is the controller's to handle.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
@@ -73,12 +74,9 @@ pub(crate) fn main() -> io::Result<()> {
     let keeper = getpid();
     // SAFETY: this process has one thread, so the child may do anything.
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => {
-            drop(lifeline);
-            Keeper { control, forker: child }.keep()
-        }
+        ForkResult::Parent { child } => Keeper { control, forker: child }.keep(),
         ForkResult::Child => {
-            let forker = Forker::enter(kind, filtered, keeper, control, lifeline, isolation);
+            let forker = Forker::enter(kind, filtered, keeper, control, isolation);
             let ended = forker.and_then(|mut forker| forker.serve());
             if let Err(error) = &ended {
                 eprintln!("{}: {error}", crate::PROGRAM_NAME);
@@ -88,20 +86,27 @@ pub(crate) fn main() -> io::Result<()> {
     }
 }
 
-/// The controller's connection and the lifeline, in whose places nothing is left. All else that the
-/// controller had open is closed: it may have been given descriptors that it does not know of.
-fn take_connections() -> io::Result<(Control, OwnedFd)> {
+/// The controller's connection, in whose place nothing is left. All else that the controller had open
+/// is closed: it may have been given descriptors that it does not know of.
+fn take_connection() -> io::Result<Control> {
     nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(io::stdin().as_raw_fd())?;
     close_all_but_standard_streams()?;
     let control = dup(io::stdin().as_fd())?;
-    let lifeline = dup(io::stdout().as_fd())?;
-    for fd in [&control, &lifeline] {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    }
+    nix::fcntl::fcntl(&control, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
-    Ok((Control(control), lifeline))
+    Ok(Control(control))
+}
+
+/// Removes the variables that were for this program and its dynamic linker. Workers, and the programs
+/// that they start, have those of their VM.
+fn forget_environment() {
+    let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in names {
+        // SAFETY: this process has one thread, and no pointer into the environment is kept.
+        unsafe { std::env::remove_var(name) };
+    }
 }
 
 fn close_all_but_standard_streams() -> io::Result<()> {
@@ -156,13 +161,19 @@ struct Keeper {
 impl Keeper {
     /// Reaps whatever ends, and kills what a worker has left, until there is nothing more to reap.
     ///
-    /// When the controller hangs up, its lifeline kills all workers. A forker that did not exit by
-    /// itself was killed: then this process exits, which the controller notices, and workers live on.
+    /// When the controller hangs up, the workers' lifelines kill them; those that have cut theirs are
+    /// killed here. A forker that did not exit by itself was killed: then this process exits, which
+    /// the controller notices, and workers live on.
     fn keep(&self) -> io::Result<()> {
-        while let Some(process) = next_ended()? {
+        let mut hung_up = false;
+        loop {
+            if hung_up {
+                kill_children();
+            }
+            let Some(process) = next_ended()? else { return Ok(()) };
             if process == self.forker {
                 match take_exit(process)?.how {
-                    How::Exited(0) => {}
+                    How::Exited(0) => hung_up = true,
                     how => return Err(io::Error::other(format!("it ended early: {how:?}"))),
                 }
                 continue;
@@ -176,7 +187,18 @@ impl Keeper {
                 self.control.tell(&Answer::Ended { process, exit })?;
             }
         }
-        Ok(())
+    }
+}
+
+/// Kills all children of this process and what is in their groups, where the kernel can list them.
+fn kill_children() {
+    let own = getpid();
+    let listed = std::fs::read_to_string(format!("/proc/self/task/{own}/children"));
+    let listed = listed.unwrap_or_default();
+    for child in listed.split_whitespace().filter_map(|word| word.parse::<i32>().ok()) {
+        // Until it is reaped, no other process can get its number.
+        let _ = kill(Pid::from_raw(-child), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
     }
 }
 

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "tidying the heap and taking over descriptors have no safe form")]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -25,9 +25,8 @@ use crate::serve::{self, Prepared};
 use crate::{console, lifeline, sandbox};
 
 pub(super) struct Forker {
-    /// `None` in a worker, as is the next.
+    /// `None` in a worker.
     control: Option<Control>,
-    lifeline: Option<OwnedFd>,
     /// Room for one message. Made once: memory that is touched anew after a fork is copied anew.
     incoming: Vec<u8>,
     /// What the built-in Lua takes; `None` where the interpreter is a program.
@@ -38,8 +37,14 @@ pub(super) struct Forker {
 
 /// What reading an order came to.
 enum Incoming {
-    Order(Box<Order>, OwnedFd),
+    Order(Box<Order>, Ends),
     HungUp,
+}
+
+/// What comes with an order: the worker's ends of its two sockets.
+struct Ends {
+    connection: OwnedFd,
+    lifeline: OwnedFd,
 }
 
 impl Forker {
@@ -49,7 +54,6 @@ impl Forker {
         filtered: bool,
         keeper: Pid,
         control: Control,
-        lifeline: OwnedFd,
         mut isolation: Isolation,
     ) -> io::Result<Self> {
         // Dies with its keeper, who alone can say how workers end. They do not inherit this.
@@ -62,8 +66,7 @@ impl Forker {
         gate::make_key()?;
         sandbox::enter_kind(kind, filtered, &mut isolation)?;
         gate::clear_stack();
-        let (control, lifeline) = (Some(control), Some(lifeline));
-        Ok(Self { control, lifeline, incoming, prepared, isolation })
+        Ok(Self { control: Some(control), incoming, prepared, isolation })
     }
 
     /// Forks workers until the controller hangs up.
@@ -72,19 +75,16 @@ impl Forker {
         // SAFETY: tidies the C library's heap and takes no pointer. Free blocks that lie about would
         // be put together by each forked worker anew, which copies the pages that they are in.
         unsafe { libc::malloc_trim(0) };
-        let lifeline = self.lifeline.as_ref().map(lifeline::path).unwrap_or_default();
-        while let Incoming::Order(order, socket) = self.next_order()? {
+        while let Incoming::Order(order, ends) = self.next_order()? {
             match gate::fork() {
                 Ok(Forked::Parent(process)) => {
-                    drop(socket);
+                    drop(ends);
                     self.tell(&Answer::Forked { order: order.id, process })?;
                 }
                 Ok(Forked::Child) => {
                     let grouped = gate::enter_own_process_group();
-                    let opened = gate::open(&lifeline);
                     gate::forget_key();
-                    let lifeline = grouped.and(opened);
-                    gate::exit(self.become_worker(&order, socket, lifeline))
+                    gate::exit(self.become_worker(&order, ends, grouped))
                 }
                 Err(error) => {
                     self.tell(&Answer::Refused { order: order.id, reason: error.to_string() })?;
@@ -101,36 +101,36 @@ impl Forker {
     fn next_order(&mut self) -> io::Result<Incoming> {
         let Some(Control(control)) = &self.control else { return Ok(Incoming::HungUp) };
         let mut parts = [io::IoSliceMut::new(&mut self.incoming)];
-        let mut passed = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let mut passed = nix::cmsg_space!([std::os::fd::RawFd; 2]);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = recvmsg::<()>(control.as_raw_fd(), &mut parts, Some(&mut passed), flags)?;
         let length = message.bytes;
         if length == 0 {
             return Ok(Incoming::HungUp);
         }
-        let socket = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        let socket = socket.ok_or_else(|| io::Error::other("an order came without a socket"))?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(socket) };
+        let mut ends = Vec::new();
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = control {
+                // SAFETY: the kernel has just made these descriptors for us, and nobody else knows
+                // them.
+                ends.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        let Ok([connection, lifeline]) = <[OwnedFd; 2]>::try_from(ends) else {
+            return Err(io::Error::other("an order came without its two sockets"));
+        };
         let order = rmp_serde::from_slice(&self.incoming[..length]).map_err(io::Error::other)?;
-        Ok(Incoming::Order(Box::new(order), socket))
+        Ok(Incoming::Order(Box::new(order), Ends { connection, lifeline }))
     }
 
     /// The child's part. Returns its exit code.
-    fn become_worker(
-        &mut self,
-        order: &Order,
-        socket: OwnedFd,
-        lifeline: io::Result<OwnedFd>,
-    ) -> i32 {
+    fn become_worker(&mut self, order: &Order, ends: Ends, grouped: io::Result<()>) -> i32 {
         // A worker has no way to speak to the controller but its own connection; and while any
         // process holds this one, the controller cannot notice that the zygote is gone.
-        drop((self.control.take(), self.lifeline.take()));
-        let mut connection = Connection::new(socket);
-        let isolation = match self.hold_in(order, &connection, lifeline) {
+        drop(self.control.take());
+        let mut connection = Connection::new(ends.connection);
+        let held_in = grouped.and_then(|()| self.hold_in(order, &connection, ends.lifeline));
+        let isolation = match held_in {
             Ok(isolation) => isolation,
             Err(error) => return refuse(&mut connection, &error.to_string()),
         };
@@ -152,9 +152,10 @@ impl Forker {
         &self,
         order: &Order,
         connection: &Connection,
-        lifeline: io::Result<OwnedFd>,
+        lifeline: OwnedFd,
     ) -> io::Result<Isolation> {
-        lifeline::attach(lifeline?)?;
+        let survives_exec = order.program.is_some();
+        lifeline::attach(lifeline, survives_exec)?;
         if order.program.is_some() {
             // The connection becomes the program's standard input and output.
             dup2_stdin(connection.as_fd())?;

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use bioxen::Mechanism;
-use bioxen_testkit::Scratch;
+use bioxen::{Interpreter, Limits, Mechanism};
+use bioxen_testkit::{Scratch, block_on, interpreter};
 
-use crate::place::{Attempt, Granted, IN, IN_OUT, attempt, attempts};
+use crate::place::{Attempt, Granted, IN, IN_OUT, Place, attempt, attempts};
 
 /// Builds the library, once.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     static LIBRARY: OnceLock<(Scratch, PathBuf)> = OnceLock::new();
     let (_, path) = LIBRARY.get_or_init(|| {
         let scratch = Scratch::new();
@@ -234,4 +234,38 @@ attempts! {
     );
     being_dumped: fails(libc::SYS_prctl, "4, 1, 0, 0, 0");
     a_filter_that_is_taken_off: fails(libc::SYS_prctl, "22, 0, 0, 0, 0");
+}
+
+/// VMs of one kind share their zygote, and nothing that one of them could write to.
+#[test]
+fn nothing_that_is_open_in_a_vm_leads_to_others_of_its_kind() {
+    let Some(lua) = interpreter("lua5.4") else { return };
+    block_on(async {
+        let place = Place::new(|scratch| {
+            std::fs::copy(library(), scratch.at("in/probe.so")).expect("it can be copied");
+        })
+        .await;
+        let program = Interpreter::Program(lua.program.unwrap_or_default());
+        let vm = |name| {
+            let spec = place.spec(name, IN, Limits::default()).interpreter(program.clone());
+            place.fleet.create(spec)
+        };
+        let (attacker, other) = (vm("attacker").await.unwrap(), vm("other").await.unwrap());
+        let code = format!(
+            "package.cpath = IN .. '/?.so' local call = require('probe') local n = 0 \
+             for fd = 2, 63 do for _, how in ipairs{{1, 2, 1025}} do \
+             local open = call({}, {AT_FDCWD}, '/proc/self/fd/' .. fd, how, 0) \
+             if open >= 0 then n = n + 1 call({}, open, 'x', 1) end \
+             call({write}, fd, 'x', 1) call({shutdown}, fd, 2) end end return n",
+            libc::SYS_openat,
+            libc::SYS_write,
+            write = libc::SYS_write,
+            shutdown = libc::SYS_shutdown,
+        );
+        let run = place.attack(&attacker, &code).await;
+        place.check_unharmed(&run).await;
+        assert_eq!(other.eval("return 6 * 7").await.unwrap().value().as_i64(), Some(42));
+        let third = vm("third").await.expect("the zygote goes on");
+        assert_eq!(third.eval("return 6 * 7").await.unwrap().value().as_i64(), Some(42));
+    });
 }

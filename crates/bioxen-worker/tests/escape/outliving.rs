@@ -1,8 +1,8 @@
 //! Programs that try to live on when their VM is gone.
 
-use bioxen::{Grants, Limit, Limits, VmSpec};
+use bioxen::{Grants, Interpreter, Limit, Limits, VmSpec};
 use bioxen_testkit::processes::with_mark;
-use bioxen_testkit::{Process, block_on, fleet, in_own_process, wait_until};
+use bioxen_testkit::{Process, block_on, fleet, own_test_name, wait_until};
 
 use crate::place::worker_of;
 
@@ -53,7 +53,8 @@ outliving! {
     in_a_group_of_its_own: "set -m; SLEEP >/dev/null 2>&1 & disown 2>/dev/null; set +m; SLEEP >/dev/null 2>&1 &";
     by_two_forks: "( ( SLEEP >/dev/null 2>&1 & ) & ) &";
     deaf_to_signals: "(trap '' TERM HUP INT QUIT USR1 USR2 IO ALRM; SLEEP >/dev/null 2>&1) &";
-    stopped: "SLEEP >/dev/null 2>&1 & kill -STOP $!";
+    // Not before it has let go of the shell's output, for the end of which the run waits.
+    stopped: "SLEEP >/dev/null 2>&1 & sleep 0.3; kill -STOP $!";
     in_other_namespaces: "unshare -U -p -f SLEEP >/dev/null 2>&1 & unshare -p -f SLEEP >/dev/null 2>&1 & \
         SLEEP >/dev/null 2>&1 &";
     as_a_daemon: "perl -e 'use POSIX; exit if fork; POSIX::setsid(); POSIX::setpgid(0, 0); exit if fork; \
@@ -70,17 +71,47 @@ fn nothing_survives_its_controller_even_when_it_has_cut_what_ties_it_to_it() {
     let cut = "perl -e 'use Fcntl; for my $fd (3..63) { open(my $f, \"<&=\", $fd) or next; \
         fcntl($f, F_SETFL, O_NONBLOCK); fcntl($f, 8, 0); fcntl($f, 10, 0); }' ; \
         for fd in 3 4 5 6 7 8 9; do eval \"exec 5<>/proc/self/fd/$fd\" 2>/dev/null; done; SLEEP >/dev/null 2>&1 &";
+    nothing_survives(|mark| {
+        let command = cut.replace("SLEEP", &format!("sleep {mark}"));
+        let limits = Limits { child_processes: Limit::Of(32), ..Limits::default() };
+        let spec = VmSpec::basic("vm").unwrap().grants(Grants::none().spawn()).limits(limits);
+        be_a_controller(spec, &format!("os.execute([=====[{command}]=====]) print('cut')"));
+    });
+}
+
+/// The same by machine code, in a program that then stays busy: neither its group nor a signal nor the
+/// end of its connection moves it.
+#[test]
+fn nothing_survives_its_controller_even_when_machine_code_has_cut_what_ties_it_to_it() {
+    let Some(lua) = bioxen_testkit::interpreter("lua5.4") else { return };
+    nothing_survives(|_| {
+        let library = crate::native::library();
+        let directory = library.parent().unwrap();
+        let spec = VmSpec::basic("vm").unwrap().grants(Grants::none().read(directory));
+        let spec = spec.interpreter(Interpreter::Program(lua.program.clone().unwrap_or_default()));
+        let code = format!(
+            "package.cpath = '{}/?.so' local call = require('probe') for fd = 0, 63 do \
+             for command, value in pairs{{[4] = 2048, [8] = 0, [10] = 0}} do \
+             call({}, fd, command, value) end end io.write('cut\\n') io.flush() while true do end",
+            directory.display(),
+            libc::SYS_fcntl
+        );
+        be_a_controller(spec, &code);
+    });
+}
+
+/// Starts a controller by `be`, kills it when it is ready, and checks that nothing of it is left.
+fn nothing_survives<F: FnOnce(&str)>(be: F) {
+    let test = own_test_name(&be);
     if let Some(mark) =
         bioxen_testkit::role().and_then(|role| role.strip_prefix("controller ").map(str::to_owned))
     {
-        return be_a_controller(&cut.replace("SLEEP", &format!("sleep {mark}")));
+        return be(&mark);
     }
-    in_own_process(|| {
+    let body = || {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let mark = unique_mark();
-        let test =
-            "outliving::nothing_survives_its_controller_even_when_it_has_cut_what_ties_it_to_it";
-        let mut child = bioxen_testkit::test_command(test, &format!("controller {mark}"))
+        let mut child = bioxen_testkit::test_command(&test, &format!("controller {mark}"))
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -90,22 +121,31 @@ fn nothing_survives_its_controller_even_when_it_has_cut_what_ties_it_to_it() {
                 .any(|line| line.is_ok_and(|line| line.ends_with("ready")))
         );
         let below = Process::of(child.id()).descendants();
+        assert!(below.len() >= 3, "a keeper, a forker and a worker: {below:?}");
         child.kill().unwrap();
         child.wait().unwrap();
         for process in below {
             process.wait_for_end();
         }
         wait_until("no program is left", || with_mark(&mark).is_empty());
-    });
+    };
+    if bioxen_testkit::role().is_some() {
+        return body();
+    }
+    let output = bioxen_testkit::test_command(&test, "alone").output().unwrap();
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}\n{stderr}");
 }
 
-fn be_a_controller(command: &str) {
+/// Runs code in a VM, says that it is ready when the code has written its first line, and waits to be
+/// killed.
+fn be_a_controller(spec: VmSpec, code: &str) {
     block_on(async {
         let fleet = fleet();
-        let limits = Limits { child_processes: Limit::Of(32), ..Limits::default() };
-        let spec = VmSpec::basic("vm").unwrap().grants(Grants::none().spawn()).limits(limits);
         let vm = fleet.create(spec).await.unwrap();
-        vm.eval(format!("os.execute([=====[{command}]=====])")).await.unwrap();
+        let mut run = vm.eval(code.to_owned()).start().await.unwrap();
+        run.next_chunk().await.unwrap().unwrap();
         println!("ready");
         std::future::pending::<()>().await;
     });
