@@ -216,7 +216,7 @@ impl Shared {
 
     async fn make_worker(&self, mut order: Order, vm: &str) -> Result<Worker, StartError> {
         let is_program = order.program.is_some();
-        let cgroup = order.grants.spawn.then(|| Cgroup::create(&order.limits));
+        let cgroup = Kind::of(&order).spawn.then(|| Cgroup::create(&order.limits));
         let (cgroup, no_cgroup) = match cgroup {
             Some(Ok(cgroup)) => (Some(cgroup), None),
             Some(Err(reason)) => (None, Some(reason)),

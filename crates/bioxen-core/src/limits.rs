@@ -48,10 +48,9 @@ pub struct Limits {
     /// Standard output, standard error and returned values of one run together. Default 16 MiB.
     #[serde(rename = "output_bytes")]
     pub output: Limit<ByteSize>,
-    /// Processes that the VM may have besides its own at one moment. Default 0.
+    /// Processes that the VM may have besides its own at one moment. Default 16.
     ///
-    /// Counts only where spawning was granted, and is then 16 unless another number is set; without
-    /// that grant no process can be started.
+    /// Counts only where spawning was granted; without that grant no process can be started.
     pub child_processes: Limit<u32>,
     /// Files that the VM's process may have open, those of the worker itself included. Default 64.
     pub open_files: Limit<u32>,
@@ -64,7 +63,7 @@ impl Default for Limits {
             cpu_time: Limit::Of(Duration::from_mins(1)),
             memory: Limit::Of(ByteSize::mib(256)),
             output: Limit::Of(ByteSize::mib(16)),
-            child_processes: Limit::Of(0),
+            child_processes: Limit::Of(16),
             open_files: Limit::Of(64),
         }
     }
@@ -212,7 +211,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(limits.wall_time.to_string(), "1m");
         assert_eq!(limits.memory.to_string(), "256.0 MiB");
-        assert_eq!(limits.child_processes, Limit::Of(0));
+        assert_eq!(limits.child_processes, Limit::Of(16));
     }
 
     #[test]

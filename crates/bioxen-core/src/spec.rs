@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Grants, InvalidName, Limit, Limits, Mechanism, VmName};
 
-/// Processes that code may have which may start programs, where no number was ordered.
-const PROCESSES_WITH_SPAWN: u32 = 16;
-
 /// The kind of place in which a VM lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,12 +159,11 @@ impl VmSpec {
         self
     }
 
-    /// The limits with what the grants imply: code that may start programs may have 16 of them at a
-    /// time, unless another number was ordered.
+    /// The limits with what the grants imply: code that may not start programs has none of them.
     pub fn effective_limits(&self) -> Limits {
         let mut limits = self.limits.clone();
-        if self.grants.spawn && limits.child_processes == Limit::Of(0) {
-            limits.child_processes = Limit::Of(PROCESSES_WITH_SPAWN);
+        if !self.grants.spawn {
+            limits.child_processes = Limit::Of(0);
         }
         limits
     }
@@ -188,6 +184,17 @@ mod tests {
     fn an_unknown_type_is_refused_with_the_known_ones() {
         let error = "docker".parse::<VmType>().unwrap_err().to_string();
         assert_eq!(error, "`docker` is not a type of VM; known are basic, xcpng");
+    }
+
+    #[test]
+    fn programs_are_limited_as_ordered_where_they_are_granted() {
+        let spec = VmSpec::basic("vm").unwrap();
+        let programs = |spec: &VmSpec| spec.effective_limits().child_processes;
+        assert_eq!(programs(&spec), Limit::Of(0));
+        let spec = spec.grants(Grants::none().spawn());
+        assert_eq!(programs(&spec), Limit::Of(16));
+        let none = Limits { child_processes: Limit::Of(0), ..Limits::default() };
+        assert_eq!(programs(&spec.limits(none)), Limit::Of(0));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::console;
 use crate::interrupt::RunningState;
 pub(crate) use libraries::{set_exit_code, take_exit_code};
 pub(crate) use memory::Memory;
-pub(crate) use system::{set_environment, set_grants, set_working_directory};
+pub(crate) use system::{set_environment, set_grants, set_working_directory, stay_alone};
 
 unsafe extern "C" {
     /// `$LuaVersion: Lua 5.4.x  Copyright … $`

@@ -8,8 +8,10 @@
 mod files;
 mod filter;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use bioxen_core::protocol::zygote::{Kind, Order};
 use bioxen_core::{Grants, Isolation, Limit, Mechanism};
@@ -54,7 +56,8 @@ pub(crate) fn enter(order: &Order, kind: &Isolation) -> Isolation {
         // Where it cannot be entered, each run that needs it says so.
         let _ = std::env::set_current_dir(directory);
     }
-    isolation.note(Mechanism::ResourceLimits, limit_resources(order));
+    let limited = limit_resources(order, isolation.active.contains(&Mechanism::IpcNamespace));
+    isolation.note(Mechanism::ResourceLimits, limited);
     if !Kind::of(order).is_bare() {
         files::restrict(&order.grants, order.program.as_deref(), &mut isolation);
     }
@@ -82,7 +85,9 @@ fn enter_cgroup(cgroup: &[PathBuf], isolation: &mut Isolation) {
     isolation.note(Mechanism::Cgroup, entered);
 }
 
-fn limit_resources(order: &Order) -> nix::Result<()> {
+/// Lowers the limits. With `own_users`, this process is in a user namespace that all descendants of
+/// its parent are in and nobody else, if it is not root's.
+fn limit_resources(order: &Order, own_users: bool) -> nix::Result<()> {
     let bound = |resource, bound: u64| setrlimit(resource, bound, bound);
     bound(Resource::RLIMIT_CORE, 0)?;
     if let Limit::Of(files) = order.limits.open_files {
@@ -99,27 +104,52 @@ fn limit_resources(order: &Order) -> nix::Result<()> {
             bound(Resource::RLIMIT_DATA, memory.as_u64().saturating_add(2 << 20))?;
         }
     }
-    if let (true, Limit::Of(processes)) = (order.grants.spawn, order.limits.child_processes) {
+    if let (true, Limit::Of(processes)) = (Kind::of(order).spawn, order.limits.child_processes) {
         // Counts all processes of the user, so it is no bound for root; a cgroup counts right.
         if order.cgroup.is_empty() && !nix::unistd::geteuid().is_root() {
-            let own = count_own_processes();
-            bound(Resource::RLIMIT_NPROC, own.saturating_add(processes.into()))?;
+            let counted = count_threads(own_users.then(|| nix::unistd::getppid().as_raw()));
+            bound(Resource::RLIMIT_NPROC, counted.saturating_add(processes.into()))?;
         }
     }
     Ok(())
 }
 
-/// How many processes and threads this user has now.
-fn count_own_processes() -> u64 {
-    use std::os::unix::fs::MetadataExt;
+/// How many threads the kernel counts against this user now: those of the processes below one,
+/// itself included, or else all.
+fn count_threads(root: Option<i32>) -> u64 {
     let user = nix::unistd::getuid().as_raw();
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let own = entries.flatten().filter(|entry| {
-        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        is_process && entry.metadata().is_ok_and(|metadata| metadata.uid() == user)
-    });
-    own.map(|entry| std::fs::read_dir(entry.path().join("task")).map_or(1, Iterator::count) as u64)
-        .sum()
+    let mut processes: BTreeMap<i32, Running> = entries
+        .flatten()
+        .filter(|entry| {
+            entry.metadata().is_ok_and(|metadata| root.is_some() || metadata.uid() == user)
+        })
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, running(&entry.path())?))
+        })
+        .collect();
+    if let Some(root) = root {
+        let parents: BTreeMap<i32, i32> =
+            processes.iter().map(|(process, running)| (*process, running.parent)).collect();
+        let above = |process: &i32| parents.get(process).copied();
+        processes.retain(|process, _| {
+            std::iter::successors(Some(*process), above).any(|process| process == root)
+        });
+    }
+    processes.values().map(|running| running.threads).sum()
+}
+
+/// What counting a process takes.
+struct Running {
+    parent: i32,
+    threads: u64,
+}
+
+fn running(process: &Path) -> Option<Running> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // The program's name, which stands between parentheses, may have spaces in it.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Running { parent: fields.get(1)?.parse().ok()?, threads: fields.get(17)?.parse().ok()? })
 }
 
 /// Drops all capabilities, but for root those by which it opens other users' files, where files were

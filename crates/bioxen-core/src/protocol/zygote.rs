@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Grants, Isolation, Limits};
+use crate::{Grants, Isolation, Limit, Limits};
 
 /// The largest datagram on this connection.
 pub const LARGEST_DATAGRAM: usize = 192 << 10;
@@ -43,7 +43,7 @@ pub struct Kind {
     pub files: bool,
     /// The interpreter is a program of its own.
     pub program: bool,
-    /// Starting programs was granted.
+    /// Starting programs was granted, and at least one at a time.
     pub spawn: bool,
     /// Network addresses were granted.
     pub net: bool,
@@ -55,7 +55,7 @@ impl Kind {
         Self {
             files: !order.grants.read.is_empty() || !order.grants.write.is_empty(),
             program: order.program.is_some(),
-            spawn: order.grants.spawn,
+            spawn: order.grants.spawn && order.limits.child_processes != Limit::Of(0),
             net: !order.grants.net.is_empty(),
         }
     }

@@ -23,6 +23,8 @@ struct System {
     grants: Grants,
     environment: BTreeMap<String, String>,
     working_directory: PathBuf,
+    /// Whether the limit on child processes is 0.
+    is_alone: bool,
 }
 
 thread_local! {
@@ -32,6 +34,11 @@ thread_local! {
 /// Sets what code may touch.
 pub(crate) fn set_grants(grants: Grants) {
     SYSTEM.with_borrow_mut(|system| system.grants = grants);
+}
+
+/// Sets that no program may run beside the worker, whatever the grants say.
+pub(crate) fn stay_alone() {
+    SYSTEM.with_borrow_mut(|system| system.is_alone = true);
 }
 
 /// Sets the variables that code sees. Programs that it starts get the same.
@@ -138,9 +145,15 @@ fn by_letters(path: &Path) -> PathBuf {
 }
 
 const NO_SPAWN: &str = "starting programs was not granted; allow it with --allow-spawn";
+const NO_PROCESSES: &str = "no program may run beside this one; allow some with --max-processes";
 
-fn may_spawn() -> bool {
-    SYSTEM.with_borrow(|system| system.grants.spawn)
+/// Why no program may be started, or nothing when it may.
+fn refusal_to_spawn() -> Option<&'static str> {
+    SYSTEM.with_borrow(|system| match system.grants.spawn {
+        false => Some(NO_SPAWN),
+        true if system.is_alone => Some(NO_PROCESSES),
+        true => None,
+    })
 }
 
 /// `os.getenv`: only variables that were granted or given.
@@ -185,9 +198,9 @@ pub(super) unsafe extern "C-unwind" fn getenv(lua: *mut ffi::lua_State) -> c_int
 pub(super) unsafe extern "C-unwind" fn popen(lua: *mut ffi::lua_State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        if !may_spawn() {
+        if let Some(reason) = refusal_to_spawn() {
             let command = values::text_at(lua, 1).unwrap_or_default();
-            return refuse(lua, format!("{command}: {NO_SPAWN}"));
+            return refuse(lua, format!("{command}: {reason}"));
         }
         console::send_waiting();
         call_original(lua)
@@ -199,12 +212,12 @@ pub(super) unsafe extern "C-unwind" fn execute(lua: *mut ffi::lua_State) -> c_in
     // SAFETY: called by Lua; nothing that needs to be dropped is held when an error is raised.
     unsafe {
         if ffi::lua_type(lua, 1) <= ffi::LUA_TNIL {
-            ffi::lua_pushboolean(lua, c_int::from(may_spawn()));
+            ffi::lua_pushboolean(lua, c_int::from(refusal_to_spawn().is_none()));
             return 1;
         }
         ffi::luaL_checklstring(lua, 1, std::ptr::null_mut());
-        if !may_spawn() {
-            return raise(lua, NO_SPAWN.to_owned());
+        if let Some(reason) = refusal_to_spawn() {
+            return raise(lua, reason.to_owned());
         }
         let command = values::bytes_at(lua, 1).unwrap_or_default();
         console::send_waiting();

@@ -22,7 +22,7 @@ use super::Control;
 use crate::connection::Connection;
 use crate::gate::{self, Forked};
 use crate::serve::{self, Prepared};
-use crate::{console, lifeline, sandbox};
+use crate::{console, lifeline, lua, sandbox};
 
 pub(super) struct Forker {
     /// `None` in a worker.
@@ -139,6 +139,9 @@ impl Forker {
             let reason = format!("{} cannot be run: {error}", program.display());
             return refuse(&mut connection, &reason);
         }
+        if !Kind::of(order).spawn {
+            lua::stay_alone();
+        }
         let Some(prepared) = self.prepared.take() else { return 1 };
         match serve::serve(connection, prepared, isolation, order.working_directory.clone()) {
             Ok(()) => 0,
@@ -160,7 +163,7 @@ impl Forker {
             // The connection becomes the program's standard input and output.
             dup2_stdin(connection.as_fd())?;
             dup2_stdout(connection.as_fd())?;
-        } else if order.grants.spawn {
+        } else if Kind::of(order).spawn {
             console::collect_errors_of_programs()?;
         }
         Ok(sandbox::enter(order, &self.isolation))

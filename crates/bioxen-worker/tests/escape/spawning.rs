@@ -3,7 +3,11 @@
 use bioxen::Limits;
 use bioxen_core::Limit;
 
-use crate::place::{Granted, IN_OUT, NOTHING, SPAWN_IN_OUT, attempt, attempts, shell};
+use crate::place::{Granted, IN_OUT, NOTHING, SPAWN, SPAWN_IN_OUT, attempt, attempts, shell};
+
+fn none(limits: Limits) -> Limits {
+    Limits { child_processes: Limit::Of(0), ..limits }
+}
 
 attempts! {
     by_execute: attempt("os.execute('echo escaped')").naming("--allow-spawn");
@@ -44,13 +48,17 @@ attempts! {
          grep '^CapEff' /proc/self/status | grep -qv '000000000000000[0246]$' && echo escaped; true"
     ).granted(Granted { spawn: true, read_proc: true, ..NOTHING });
     more_programs_than_allowed: attempt(
-        "local t = {} for i = 1, 40 do local p = io.popen('sleep 50 & sleep 0.3; echo x') \
+        // A shell that cannot start the second program ends, and must leave nobody who holds its pipe.
+        "local t = {} for i = 1, 40 do local p = io.popen('sleep 50 >/dev/null 2>&1 & sleep 0.3; echo x') \
          if p then t[#t + 1] = p end end \
          local n = 0 for _, p in ipairs(t) do if p:read('l') == 'x' then n = n + 1 end end \
          if n > 8 then return 'escaped: ' .. n end"
     ).granted(Granted { spawn: true, ..NOTHING })
         .limits(|limits| Limits { child_processes: Limit::Of(8), ..limits });
     a_program_where_none_are_allowed: attempt("os.execute('echo escaped')")
-        .granted(Granted { spawn: true, ..NOTHING })
-        .limits(|limits| Limits { child_processes: Limit::Of(0), ..limits });
+        .granted(SPAWN).limits(none).naming("--max-processes");
+    a_program_to_read_from_where_none_are_allowed: attempt("return assert(io.popen('echo escaped')):read('a')")
+        .granted(SPAWN).limits(none).naming("--max-processes");
+    a_program_of_another_interpreter_where_none_are_allowed: attempt("os.execute('echo escaped >&2; echo escaped')")
+        .granted(SPAWN).limits(none).on("lua5.4");
 }
