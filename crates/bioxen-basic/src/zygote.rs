@@ -362,16 +362,34 @@ fn wait_for(handle: &OwnedFd, patience: Duration) -> bool {
     }
 }
 
+/// The longest line on standard error that is kept whole.
+const LONGEST_LINE: usize = 1024;
+
 /// Passes on what a zygote or an interpreter says on standard error, which in a healthy fleet is
-/// nothing.
+/// nothing. Code can have an interpreter write there without end, and without a new line.
 async fn log_errors(errors: OwnedFd, shared: Arc<Shared>) {
     let Ok(pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(errors) else { return };
-    let mut lines = BufReader::new(pipe).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        debug!(line = %line.escape_debug(), "a worker wrote to its standard error");
-        let mut state = shared.lock();
-        if state.last_words.is_empty() {
-            state.last_words = line;
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        let read = pipe.fill_buf().await.unwrap_or_default();
+        let has_ended = read.is_empty();
+        let end = read.iter().position(|byte| *byte == b'\n');
+        let part = &read[..end.unwrap_or(read.len())];
+        line.extend_from_slice(&part[..part.len().min(LONGEST_LINE - line.len())]);
+        let used = part.len() + usize::from(end.is_some());
+        pipe.consume(used);
+        if end.is_some() || has_ended && !line.is_empty() {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            line.clear();
+            debug!(line = %text.escape_debug(), "a worker wrote to its standard error");
+            let mut state = shared.lock();
+            if state.last_words.is_empty() {
+                state.last_words = text;
+            }
+        }
+        if has_ended {
+            return;
         }
     }
 }

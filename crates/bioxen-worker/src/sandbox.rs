@@ -95,13 +95,13 @@ fn limit_resources(order: &Order, own_users: bool) -> nix::Result<()> {
     }
     match (order.limits.memory, &order.program) {
         (Limit::Unlimited, _) => {}
-        (Limit::Of(memory), None) => {
+        (Limit::Of(memory), program) => {
             bound(Resource::RLIMIT_AS, memory.as_u64().saturating_add(ADDRESS_SPACE_SLACK))?;
-        }
-        // Another interpreter has the allocator of its choice; what it takes from the system for
-        // data is all that can be bounded, a little more being used before any Lua runs.
-        (Limit::Of(memory), Some(_)) => {
-            bound(Resource::RLIMIT_DATA, memory.as_u64().saturating_add(2 << 20))?;
+            // Another interpreter has the allocator of its choice; what it takes from the system
+            // for data can be bounded, a little more being used before any Lua runs.
+            if program.is_some() {
+                bound(Resource::RLIMIT_DATA, memory.as_u64().saturating_add(2 << 20))?;
+            }
         }
     }
     if let (true, Limit::Of(processes)) = (Kind::of(order).spawn, order.limits.child_processes) {

@@ -13,6 +13,8 @@
 #![allow(clippy::similar_names, reason = "uid and gid are called so")]
 #![cfg(target_os = "linux")]
 
+#[path = "escape/calls.rs"]
+mod calls;
 #[path = "escape/connecting.rs"]
 mod connecting;
 #[path = "escape/disturbing.rs"]

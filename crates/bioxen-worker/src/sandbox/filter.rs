@@ -267,6 +267,7 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
     }
     if kind.net {
         rules.insert(libc::SYS_socket, tcp_only()?);
+        rules.insert(libc::SYS_setsockopt, no_filter()?);
         for (call, flags) in SENDING {
             if rules.contains_key(&call) {
                 rules.insert(call, vec![masked_is(flags, FAST_OPEN, 0)?]);
@@ -395,7 +396,8 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_setns,
     libc::SYS_umount2,
     libc::SYS_unshare,
-    // The kernel itself, and calls that go round this filter.
+    // The kernel itself, and calls that go round this filter. More filters would only take away, but
+    // to free very many at once can hold up a kernel for good.
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_adjtimex,
@@ -414,6 +416,7 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_quotactl,
     libc::SYS_reboot,
     libc::SYS_request_key,
+    libc::SYS_seccomp,
     libc::SYS_setdomainname,
     libc::SYS_sethostname,
     libc::SYS_settimeofday,
@@ -422,6 +425,8 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_syslog,
     libc::SYS_userfaultfd,
     libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_ioperm,
     #[cfg(target_arch = "x86_64")]
@@ -493,6 +498,8 @@ fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
         rules.insert(libc::SYS_connect, Vec::new());
     }
     rules.insert(libc::SYS_socketpair, not_a_pair()?);
+    rules.insert(libc::SYS_setsockopt, a_filter()?);
+    rules.insert(libc::SYS_prctl, vec![is(0, libc::PR_SET_SECCOMP.cast_unsigned().into())?]);
     // Leases hold up others who open a file; directories give news of what others do in them.
     rules.insert(
         libc::SYS_fcntl,
@@ -503,6 +510,36 @@ fn forbidden(kind: Kind) -> Result<Rules, seccompiler::Error> {
     );
     rules.insert(libc::SYS_ioctl, not_a_terminals()?);
     Ok(rules)
+}
+
+/// Options of a socket that give it a filter. Those are programs for the kernel too.
+const SOCKET_FILTERS: [i32; 4] = [
+    libc::SO_ATTACH_FILTER,
+    libc::SO_ATTACH_BPF,
+    libc::SO_ATTACH_REUSEPORT_CBPF,
+    libc::SO_ATTACH_REUSEPORT_EBPF,
+];
+
+/// For a list of what is allowed: any option of a socket but those.
+fn no_filter() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let level = libc::SOL_SOCKET.cast_unsigned().into();
+    let others = SOCKET_FILTERS
+        .iter()
+        .map(|option| condition(2, SeccompCmpOp::Ne, option.cast_unsigned().into()))
+        .collect::<Result<_, _>>()?;
+    Ok(vec![rule(vec![condition(1, SeccompCmpOp::Ne, level)?])?, rule(others)?])
+}
+
+/// For a list of what is forbidden: those options.
+fn a_filter() -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let level = libc::SOL_SOCKET.cast_unsigned().into();
+    let of = |option: &i32| {
+        rule(vec![
+            condition(1, SeccompCmpOp::Eq, level)?,
+            condition(2, SeccompCmpOp::Eq, option.cast_unsigned().into())?,
+        ])
+    };
+    SOCKET_FILTERS.iter().map(of).collect()
 }
 
 /// For a list of what is forbidden: requests to a device or a file system, by which attributes of

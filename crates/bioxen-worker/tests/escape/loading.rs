@@ -67,6 +67,30 @@ attempts! {
          for f in pairs(found) do local ok, loaded = pcall(f, chunk, 'x', 'b') \
            if ok and type(loaded) == 'function' then return (select(2, pcall(loaded))) end end"
     ));
+    compiled_code_by_a_message_handler_that_looks_below: attempt(with_chunk(
+        "local found = {} \
+         local function look() for level = 1, 6 do local info = debug.getinfo(level, 'Sf') \
+           if info and info.what == 'C' then found[info.func] = true end end end \
+         xpcall(load, look) xpcall(load, look, function() error('x') end) xpcall(loadfile, look, {}) \
+         for f in pairs(found) do local ok, loaded = pcall(f, chunk, 'x', 'b') \
+           if ok and type(loaded) == 'function' then return (select(2, pcall(loaded))) end end"
+    ));
+    // Any function of C that code finds by looking is one that it has anyway.
+    functions_below_ours: attempt(
+        "local known, found = {}, {} \
+         for _, library in pairs(package.loaded) do for _, f in pairs(library) do known[f] = true end end \
+         for _, f in pairs(getmetatable(io.stdout).__index) do known[f] = true end \
+         for _, f in pairs(package.searchers) do known[f] = true end \
+         local function plant() return setmetatable({}, {__gc = function() \
+           for level = 2, 6 do local info = debug.getinfo(level, 'Sf') \
+             if info and info.what == 'C' then found[info.func] = true end end plant() end}) end \
+         for _ = 1, 10 do plant() end \
+         collectgarbage('setpause', 1) collectgarbage('setstepmul', 10000) \
+         for _, f in ipairs{io.open, io.lines, io.input, io.output, io.popen, io.tmpfile, os.remove, os.rename, \
+             os.tmpname, loadfile, dofile, load, package.searchpath, require} do \
+           for _ = 1, 20 do pcall(f, IN .. '/ok.txt', IN .. '/none.txt') pcall(f, SECRET, SECRET) end end \
+         for f in pairs(found) do if not known[f] then return 'escaped: ' .. tostring(f) end end"
+    ).granted(IN);
     compiled_code_in_a_file: attempt(with_chunk(
         "local f = io.open(OUT .. '/chunk', 'wb') f:write(chunk) f:close() \
          for _, mode in ipairs{'b', 'bt', 't'} do local f = loadfile(OUT .. '/chunk', mode) \

@@ -202,6 +202,21 @@ attempts! {
         libc::SYS_socket
     ));
 
+    memory_beyond_the_limit: fails(libc::SYS_mmap, "0, 1 << 31, 3, 34, -1, 0");
+    shared_memory_beyond_the_limit: fails(libc::SYS_mmap, "0, 1 << 31, 3, 33, -1, 0");
+    a_lease_on_a_file: native(format!(
+        "local fd = call({}, {AT_FDCWD}, IN .. '/ok.txt', 0, 0) assert(fd >= 0) \
+         if call({fcntl}, fd, 1024, 0) >= 0 then return 'escaped' end \
+         if call({fcntl}, call({open}, {AT_FDCWD}, IN, 65536, 0), 1026, 2) >= 0 then return 'escaped' end",
+        libc::SYS_openat, fcntl = libc::SYS_fcntl, open = libc::SYS_openat
+    ));
+    programs_for_the_kernel_on_a_socket: connecting(&format!(
+        "local s = call({}, 2, 1, 0) assert(s >= 0) local code = string.pack('<I2I1I1I4', 6, 0, 0, 0) .. ('\\0'):rep(40) \
+         local where = tonumber(('%p'):format(code)) + 24 \
+         if call({set}, s, 1, 26, string.pack('<I8I8', 1, where), 16) == 0 then return 'escaped' end \
+         if call({set}, s, 1, 9, string.pack('<i4', 1), 4) ~= 0 then return 'escaped: others must work' end",
+        libc::SYS_socket, set = libc::SYS_setsockopt
+    ));
     mounting: fails(libc::SYS_mount, "'none', OUT, 'tmpfs', 0, 0");
     unmounting: fails(libc::SYS_umount2, "OUT, 0");
     another_root: fails(libc::SYS_chroot, "IN");

@@ -120,6 +120,8 @@ attempts! {
     a_program_that_ignores_signals: forever(
         "os.execute('trap \"\" TERM HUP INT ALRM IO PIPE; while :; do sleep 1000; done')"
     ).granted(SPAWN);
+    a_program_that_stops_its_worker: forever("os.execute('kill -STOP $PPID; sleep 1000')").granted(SPAWN)
+        .ends(&[EndedBy::WallTime, EndedBy::Killed]);
     computing_in_a_program: attempt("os.execute('while :; do :; done')").granted(SPAWN)
         .limits(|limits| Limits { wall_time: Limit::Of(Duration::from_secs(3)), cpu_time: Limit::Of(SHORT), ..limits })
         .ends(&[EndedBy::CpuTime, EndedBy::WallTime]);
@@ -219,6 +221,26 @@ fn input_without_end_is_held_by_the_memory_limit() {
         let code = "while true do io.read(1000) end";
         let run = vm.eval(code).stdin(Endless).wall_time(SHORT).await.unwrap();
         assert_eq!(run.record.ending.ended_by, EndedBy::WallTime);
+    });
+}
+
+#[test]
+fn errors_of_an_interpreters_programs_without_end_or_line_are_not_kept() {
+    let Some(lua) = bioxen_testkit::interpreter("lua5.4") else { return };
+    bioxen_testkit::in_own_process(|| {
+        block_on(async {
+            let fleet = fleet();
+            let spec = VmSpec::basic("vm").unwrap().grants(Grants::none().spawn());
+            let program = bioxen::Interpreter::Program(lua.program.clone().unwrap_or_default());
+            let vm = fleet.create(spec.interpreter(program)).await.unwrap();
+            let before = peak_of(Process::current());
+            for how in ["os.execute('COMMAND')", "io.popen('COMMAND'):close()"] {
+                let code = how.replace("COMMAND", "head -c 200000000 /dev/zero >&2");
+                vm.eval(code).await.unwrap();
+            }
+            let grown = peak_of(Process::current()) - before;
+            assert!(grown < 64 << 20, "the controller grew by {grown} bytes");
+        });
     });
 }
 

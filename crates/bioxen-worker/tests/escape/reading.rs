@@ -54,6 +54,18 @@ attempts! {
     a_link_whose_name_goes_on_after_its_end: attempt(
         open("IN .. '/linked/secret.txt\\0/..'")
     ).granted(IN).naming("--allow-read");
+    names_that_go_on_after_their_end_of_other_functions: attempt(
+        "local name = SECRET .. '\\0/../../in/ok.txt' \
+         for _, f in ipairs{io.lines, io.input, loadfile, dofile} do \
+           local ok, value, why = pcall(f, name) \
+           why = tostring(why or value) \
+           if not why:find('--allow-read', 1, true) then return 'escaped: ' .. why end end \
+         if package.searchpath('x', name) then return 'escaped' end \
+         package.path = name return (pcall(require, 'x')) and 'escaped'"
+    ).granted(IN);
+    descriptors_by_a_search: attempt(
+        "for fd = 0, 63 do if package.searchpath('x', '/proc/self/fd/' .. fd) then return 'escaped by ' .. fd end end"
+    ).granted(IN);
     an_empty_name: attempt("return io.open('') and 'escaped'").granted(IN);
     a_very_long_name: attempt("return io.open(IN .. ('/.'):rep(100000) .. '/../secret/secret.txt') \
         and 'escaped'").granted(IN);

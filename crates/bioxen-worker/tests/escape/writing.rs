@@ -36,6 +36,12 @@ attempts! {
         .naming("--allow-write");
     by_removing_a_name_that_goes_on: attempt("return os.remove(SECRET .. '\\0/../../out/x')").granted(OUT)
         .naming("--allow-write");
+    by_renaming_over_a_name_that_goes_on: attempt(
+        "io.open(OUT .. '/mine', 'w'):close() return os.rename(OUT .. '/mine', SECRET .. '\\0/../../out/x')"
+    ).granted(OUT).naming("--allow-write");
+    by_the_default_output_and_a_name_that_goes_on: attempt(
+        "io.output(SECRET .. '\\0/../../out/x') io.write('x')"
+    ).granted(OUT).naming("--allow-write");
     by_renaming_over_it: attempt(
         "io.open(OUT .. '/mine', 'w'):close() return os.rename(OUT .. '/mine', SECRET)"
     ).granted(OUT).naming("--allow-write");
