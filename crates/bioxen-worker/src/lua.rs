@@ -103,7 +103,7 @@ impl State {
     }
 
     /// Frees what nothing refers to any more. Finalisers run in here, watched like other code.
-    pub(crate) fn collect_garbage(&mut self) {
+    pub(crate) fn collect_garbage(&mut self, memory: &Memory) {
         // SAFETY: the state is alive and runs nothing; a full collection raises no error, as those of
         // finalisers become warnings.
         unsafe {
@@ -113,6 +113,7 @@ impl State {
             running.leave();
             ffi::lua_sethook(self.lua, None, 0, 0);
         }
+        memory.note_collection();
     }
 
     /// Runs code to its end, whatever that is.

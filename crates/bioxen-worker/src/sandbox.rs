@@ -89,7 +89,8 @@ fn enter_cgroup(cgroup: &[PathBuf], isolation: &mut Isolation) {
 /// its parent are in and nobody else, if it is not root's.
 fn limit_resources(order: &Order, own_users: bool) -> nix::Result<()> {
     let bound = |resource, bound: u64| setrlimit(resource, bound, bound);
-    bound(Resource::RLIMIT_CORE, 0)?;
+    // With 0 the kernel would still hand a program that crashes to the one that is to take dumps.
+    bound(Resource::RLIMIT_CORE, 1)?;
     if let Limit::Of(files) = order.limits.open_files {
         bound(Resource::RLIMIT_NOFILE, files.into())?;
     }
@@ -103,6 +104,13 @@ fn limit_resources(order: &Order, own_users: bool) -> nix::Result<()> {
                 bound(Resource::RLIMIT_DATA, memory.as_u64().saturating_add(2 << 20))?;
             }
         }
+    }
+    if let (true, true, Limit::Of(output)) =
+        (Kind::of(order).spawn, order.grants.write.is_empty(), order.limits.output)
+    {
+        // What programs say on standard error is collected in a file in memory. Where no other file
+        // can be written, none needs to be larger than what may be said.
+        bound(Resource::RLIMIT_FSIZE, output.as_u64().saturating_add(64 << 10))?;
     }
     if let (true, Limit::Of(processes)) = (Kind::of(order).spawn, order.limits.child_processes) {
         // Counts all processes of the user, so it is no bound for root; a cgroup counts right.

@@ -163,9 +163,9 @@ impl Worker {
         if !request.fresh {
             return self.state.evaluate(*form, name, code, arguments);
         }
-        if self.memory.is_half_used() {
+        if self.memory.wants_collection() {
             // An evaluation that ended by its memory limit leaves garbage up to the limit.
-            self.state.collect_garbage();
+            self.state.collect_garbage(self.memory);
         }
         match State::new(self.memory) {
             Some(mut state) => {

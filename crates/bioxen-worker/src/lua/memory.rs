@@ -10,6 +10,8 @@ use std::ffi::c_void;
 pub(crate) struct Memory {
     used: Cell<usize>,
     peak: Cell<usize>,
+    /// What a full collection has left.
+    kept: Cell<usize>,
     limit: Cell<Option<usize>>,
 }
 
@@ -38,9 +40,16 @@ impl Memory {
         self.peak.get() as u64
     }
 
-    /// Whether more than half of what may be held is.
-    pub(crate) fn is_half_used(&self) -> bool {
-        self.limit.get().is_some_and(|limit| self.used.get() > limit / 2)
+    /// Whether so much is held, and so much of it was taken since the last full collection, that
+    /// another one is worth its time before a fresh state asks for memory.
+    pub(crate) fn wants_collection(&self) -> bool {
+        let (used, kept) = (self.used.get(), self.kept.get());
+        self.limit.get().is_some_and(|limit| used > limit / 2 && used > kept + limit / 8)
+    }
+
+    /// Notes that no garbage is left.
+    pub(super) fn note_collection(&self) {
+        self.kept.set(self.used.get());
     }
 
     /// Counts a change of size, unless that is too much.
@@ -95,5 +104,16 @@ mod tests {
         assert!(!memory.change(80, 120));
         assert!(memory.change(80, 60), "shrinking is always possible");
         assert_eq!((memory.used.get(), memory.peak()), (60, 80));
+    }
+
+    #[test]
+    fn a_collection_is_not_wanted_again_while_little_was_added() {
+        let memory = Memory::default();
+        memory.set_limit(Some(800));
+        assert!(memory.change(0, 400) && !memory.wants_collection());
+        assert!(memory.change(400, 600) && memory.wants_collection());
+        memory.note_collection();
+        assert!(memory.change(600, 700) && !memory.wants_collection());
+        assert!(memory.change(700, 720) && memory.wants_collection());
     }
 }

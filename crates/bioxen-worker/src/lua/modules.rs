@@ -141,7 +141,8 @@ fn find(name: &[u8], templates: &[u8], (separator, replacement): (&[u8], &[u8]))
         let shown = String::from_utf8_lossy(&path).into_owned();
         if path.contains(&0) {
             continue;
-        } else if refusal(&path, Access::Read).is_some() {
+        }
+        if refusal(&path, Access::Read).is_some() {
             tried.push(format!("no read grant for '{shown}' (allow it with --allow-read {shown})"));
         } else if Path::new(OsStr::from_bytes(&path)).is_file() {
             return Found::File(path);

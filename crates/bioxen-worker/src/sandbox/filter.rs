@@ -269,8 +269,8 @@ fn allowed(kind: Kind) -> Result<Rules, seccompiler::Error> {
         rules.insert(libc::SYS_socket, tcp_only()?);
         rules.insert(libc::SYS_setsockopt, no_filter()?);
         for (call, flags) in SENDING {
-            if rules.contains_key(&call) {
-                rules.insert(call, vec![masked_is(flags, FAST_OPEN, 0)?]);
+            if let Some(conditions) = rules.get_mut(&call) {
+                *conditions = vec![masked_is(flags, FAST_OPEN, 0)?];
             }
         }
     }

@@ -59,6 +59,8 @@ outliving! {
         SLEEP >/dev/null 2>&1 &";
     as_a_daemon: "perl -e 'use POSIX; exit if fork; POSIX::setsid(); POSIX::setpgid(0, 0); exit if fork; \
         open(STDOUT, q(>/dev/null)); open(STDERR, q(>/dev/null)); exec qw(SLEEP)'; SLEEP >/dev/null 2>&1 &";
+    as_a_child_of_the_zygote: "perl -e 'my $child = syscall(56, 0x8000 | 17, 0, 0, 0, 0); if ($child == 0) { \
+        open(STDOUT, q(>/dev/null)); open(STDERR, q(>/dev/null)); exec qw(SLEEP) }'; SLEEP >/dev/null 2>&1 &";
     as_a_child_of_another: "systemd-run --user SLEEP 2>/dev/null; screen -dm SLEEP 2>/dev/null; \
         start-stop-daemon -S -b -x /bin/SLEEP 2>/dev/null; SLEEP >/dev/null 2>&1 &";
     without_any_descriptor: "(exec 0<&- 1>&- 2>&- 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; exec SLEEP) &";

@@ -186,6 +186,10 @@ attempts! {
     ).granted(SPAWN).limits(|limits| Limits {
         output: ByteSize::mib(1).into(), wall_time: Limit::Of(Duration::from_secs(10)), ..limits
     }).ends(&[EndedBy::Output, EndedBy::WallTime]);
+    errors_that_are_kept_beyond_what_may_be_written: attempt(
+        "return io.popen('perl -e \"print STDERR q(x) x 1000000 for 1 .. 100\"; echo x'):read('a')"
+    ).granted(SPAWN).limits(|limits| Limits { output: ByteSize::mib(1).into(), ..limits })
+        .ends(&[EndedBy::Output]);
     more_open_files_than_allowed: attempt(
         "local t = {} for i = 1, 1000 do t[i] = io.open(OUT .. '/' .. i, 'w') if not t[i] then return i end end \
          return 'escaped'"

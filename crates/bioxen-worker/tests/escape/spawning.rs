@@ -3,10 +3,13 @@
 use bioxen::Limits;
 use bioxen_core::Limit;
 
-use crate::place::{Granted, IN_OUT, NOTHING, SPAWN, SPAWN_IN_OUT, attempt, attempts, shell};
+use crate::place::{
+    Attempt, Granted, IN_OUT, NOTHING, SPAWN, SPAWN_IN_OUT, attempt, attempts, shell,
+};
 
-fn none(limits: Limits) -> Limits {
-    Limits { child_processes: Limit::Of(0), ..limits }
+/// An attempt where programs may be started, and none at a time.
+fn alone(code: &str) -> Attempt {
+    attempt(code).granted(SPAWN).limits(|limits| Limits { child_processes: Limit::Of(0), ..limits })
 }
 
 attempts! {
@@ -55,10 +58,7 @@ attempts! {
          if n > 8 then return 'escaped: ' .. n end"
     ).granted(Granted { spawn: true, ..NOTHING })
         .limits(|limits| Limits { child_processes: Limit::Of(8), ..limits });
-    a_program_where_none_are_allowed: attempt("os.execute('echo escaped')")
-        .granted(SPAWN).limits(none).naming("--max-processes");
-    a_program_to_read_from_where_none_are_allowed: attempt("return assert(io.popen('echo escaped')):read('a')")
-        .granted(SPAWN).limits(none).naming("--max-processes");
-    a_program_of_another_interpreter_where_none_are_allowed: attempt("os.execute('echo escaped >&2; echo escaped')")
-        .granted(SPAWN).limits(none).on("lua5.4");
+    a_program_where_none_are_allowed: alone("os.execute('echo escaped')").naming("--max-processes");
+    a_program_to_read_from_where_none_are_allowed: alone("return assert(io.popen('echo escaped')):read('a')").naming("--max-processes");
+    a_program_of_another_interpreter_where_none_are_allowed: alone("os.execute('echo escaped >&2; echo escaped')").on("lua5.4");
 }

@@ -180,8 +180,8 @@ mod tests {
                 let expected = match listed.map_or(around.1, |(_, verdict)| *verdict) {
                     Allow => ALLOW,
                     Ask => 0,
-                    Refuse => ERRNO | 1,
-                    Missing => ERRNO | 38,
+                    Refuse => ERRNO | libc::EPERM.cast_unsigned(),
+                    Missing => ERRNO | libc::ENOSYS.cast_unsigned(),
                 };
                 assert_eq!(run(&program, number), Some(expected), "call {number}");
             }
