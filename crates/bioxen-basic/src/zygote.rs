@@ -75,7 +75,7 @@ struct State {
     orphans: HashMap<u32, Orphan>,
 }
 
-/// The controller's end of a worker's lifeline. The kernel kills the worker, and what it has
+/// The controller's end of a worker's lifeline, if it has one. The kernel kills the worker, and what it has
 /// started, when this is closed, however that comes about.
 struct Lifeline(Option<OwnedFd>);
 
@@ -241,9 +241,12 @@ impl Zygote {
     ) -> Result<Option<(Process, StdUnixStream)>, StartError> {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed("no socket pair"))?;
         ours.set_nonblocking(true).map_err(failed("no socket pair"))?;
-        let (lifeline, end_of_lifeline) =
-            StdUnixStream::pair().map_err(failed("no socket pair"))?;
-        let lifeline = Lifeline(Some(lifeline.into()));
+        let (lifeline, end_of_lifeline) = if Kind::of(&order).has_lifeline() {
+            let (ours, theirs) = StdUnixStream::pair().map_err(failed("no socket pair"))?;
+            (Lifeline(Some(ours.into())), Some(theirs))
+        } else {
+            (Lifeline(None), None)
+        };
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.shared.lock();
@@ -252,7 +255,8 @@ impl Zygote {
             state.orders.insert(order.id, Ordered { answer, lifeline });
         }
         let is_program = order.program.is_some();
-        match self.send(&order, [&theirs, &end_of_lifeline]).await {
+        let ends: Vec<&StdUnixStream> = [&theirs].into_iter().chain(&end_of_lifeline).collect();
+        match self.send(&order, &ends).await {
             Ok(()) => drop((theirs, end_of_lifeline)),
             Err(error) if is_hang_up(&error) => {
                 self.shared.lock().gone = true;
@@ -270,8 +274,9 @@ impl Zygote {
         }
     }
 
-    /// Sends an order, and with it the worker's ends of its connection and its lifeline.
-    async fn send(&self, order: &Order, ends: [&StdUnixStream; 2]) -> io::Result<()> {
+    /// Sends an order, and with it the worker's ends of its connection and of its lifeline, if it
+    /// has one.
+    async fn send(&self, order: &Order, ends: &[&StdUnixStream]) -> io::Result<()> {
         let message = rmp_serde::to_vec(order).map_err(io::Error::other)?;
         if message.len() > LARGEST_DATAGRAM {
             return Err(io::Error::other("the grants are too many for one order"));
@@ -279,7 +284,7 @@ impl Zygote {
         let fd = self.control.as_raw_fd();
         let sent = self.control.async_io(Interest::WRITABLE, || {
             let parts = [io::IoSlice::new(&message)];
-            let passed = ends.map(AsRawFd::as_raw_fd);
+            let passed: Vec<_> = ends.iter().map(|end| end.as_raw_fd()).collect();
             let rights = [ControlMessage::ScmRights(&passed)];
             Ok(sendmsg::<()>(fd, &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?)
         });

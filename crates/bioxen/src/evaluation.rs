@@ -538,6 +538,10 @@ impl InProgress {
                 }
             },
             Message::End(end) if end.id == self.number => {
+                // It ended by itself just as its time was up, and does not live to do more.
+                if self.watch.end().is_some() {
+                    return Some(Step::Over(self.died().await));
+                }
                 self.written[0].cut = end.cut.0;
                 self.written[1].cut = end.cut.1;
                 Some(Step::Over(Ok(Over::Told(end))))

@@ -84,6 +84,12 @@ impl Watch {
         self.watched.kill(reason);
     }
 
+    /// Ends the watch. Returns why the machine was killed from here, if it was: afterwards it is not.
+    pub(crate) fn end(&mut self) -> Option<EndedBy> {
+        self.leave();
+        self.killed_for()
+    }
+
     /// Why the machine was killed from here, if it was.
     pub(crate) fn killed_for(&self) -> Option<EndedBy> {
         match self.watched.killed_for.load(Ordering::SeqCst) {

@@ -33,9 +33,17 @@ fn write_pages(directory: &Path) -> io::Result<Vec<PathBuf>> {
     fs::create_dir_all(directory)?;
     let mut command = crate::command().disable_help_subcommand(true);
     command.build();
-    let subcommands = command.get_subcommands().cloned().collect::<Vec<_>>();
-    std::iter::once(command)
-        .chain(subcommands)
-        .map(|command| Man::new(command).generate_to(directory))
-        .collect()
+    let mut pages = Vec::new();
+    with_subcommands(&command, &mut |command| {
+        pages.push(Man::new(command.clone()).generate_to(directory));
+    });
+    pages.into_iter().collect()
+}
+
+/// Shows a command, those below it, and those below them to `visit`.
+fn with_subcommands(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
+    visit(command);
+    for subcommand in command.get_subcommands() {
+        with_subcommands(subcommand, visit);
+    }
 }

@@ -65,6 +65,12 @@ impl Kind {
         self == Self::default()
     }
 
+    /// Whether a worker is tied to its controller by a lifeline of its own: other programs do not
+    /// notice that their connection is closed. The built-in interpreter does.
+    pub fn has_lifeline(self) -> bool {
+        self.program || self.spawn
+    }
+
     fn parts(&mut self) -> [(&'static str, &mut bool); 4] {
         [
             ("files", &mut self.files),

@@ -41,10 +41,11 @@ enum Incoming {
     HungUp,
 }
 
-/// What comes with an order: the worker's ends of its two sockets.
+/// What comes with an order: the worker's ends of its sockets.
 struct Ends {
     connection: OwnedFd,
-    lifeline: OwnedFd,
+    /// There for kinds that have one.
+    lifeline: Option<OwnedFd>,
 }
 
 impl Forker {
@@ -116,11 +117,17 @@ impl Forker {
                 ends.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
-        let Ok([connection, lifeline]) = <[OwnedFd; 2]>::try_from(ends) else {
-            return Err(io::Error::other("an order came without its two sockets"));
-        };
-        let order = rmp_serde::from_slice(&self.incoming[..length]).map_err(io::Error::other)?;
-        Ok(Incoming::Order(Box::new(order), Ends { connection, lifeline }))
+        let order: Order =
+            rmp_serde::from_slice(&self.incoming[..length]).map_err(io::Error::other)?;
+        let mut ends = ends.into_iter();
+        match (ends.next(), ends.next()) {
+            (Some(connection), lifeline)
+                if lifeline.is_some() == Kind::of(&order).has_lifeline() =>
+            {
+                Ok(Incoming::Order(Box::new(order), Ends { connection, lifeline }))
+            }
+            _ => Err(io::Error::other("an order came without its sockets")),
+        }
     }
 
     /// The child's part. Returns its exit code.
@@ -155,10 +162,12 @@ impl Forker {
         &self,
         order: &Order,
         connection: &Connection,
-        lifeline: OwnedFd,
+        lifeline: Option<OwnedFd>,
     ) -> io::Result<Isolation> {
-        let survives_exec = order.program.is_some();
-        lifeline::attach(lifeline, survives_exec)?;
+        if let Some(lifeline) = lifeline {
+            let survives_exec = order.program.is_some();
+            lifeline::attach(lifeline, survives_exec)?;
+        }
         if order.program.is_some() {
             // The connection becomes the program's standard input and output.
             dup2_stdin(connection.as_fd())?;

@@ -126,8 +126,7 @@ fn a_worker_has_no_connection_but_its_own() {
             for vm in fleet.vms() {
                 let open = descriptors_of(worker_of(&vm));
                 let sockets = open.iter().filter(|target| target.starts_with("socket:")).count();
-                // The other is its lifeline, by which nothing is sent.
-                assert_eq!(sockets, 2, "besides its own it has one of the zygote: {open:?}");
+                assert_eq!(sockets, 1, "besides its own it has one of the zygote: {open:?}");
             }
         });
     });
