@@ -19,7 +19,8 @@ pub use builder::{Builder, Ready};
 use crate::call::Call;
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::transport::{Deadline, Endpoint, InvalidAddress, Post, Response};
+use crate::secrecy::Secret;
+use crate::transport::{Deadline, Endpoint, InvalidAddress, Post, Response, Stream};
 use crate::wire::{self, DecodeError, FromWire, Protocol, Request};
 pub(crate) use session::{Attached, Shared};
 
@@ -62,6 +63,22 @@ impl Client {
     /// Closing a closed client does nothing. When logging out fails the client is closed all the same.
     pub async fn close(&self) -> Result<(), Error> {
         self.shared.close().await
+    }
+
+    /// The host that is spoken to and the session, made if need be, for what goes beside messages.
+    pub(crate) async fn attached(&self) -> Result<(Endpoint, Secret), Error> {
+        let attached = self.shared.attach(None, Deadline::new(self.timeout())).await?;
+        Ok((attached.endpoint, attached.session))
+    }
+
+    /// A connection of its own to a host, for what goes beside messages.
+    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> Result<Stream, Error> {
+        self.shared.transport.dial(endpoint, Deadline::new(self.timeout())).await
+    }
+
+    /// How long a call may take if it does not say so itself.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.shared.timeout
     }
 
     /// Sends a request and reads its result. What is done about sessions and hosts is here.

@@ -17,3 +17,4 @@ pub use endpoint::{Endpoint, InvalidAddress};
 pub(crate) use connection::Response;
 pub(crate) use deadline::Deadline;
 pub(crate) use pool::{Limits, Post, Transport};
+pub(crate) use stream::Stream;
