@@ -29,6 +29,7 @@
 
 mod call;
 mod client;
+pub mod disk;
 mod error;
 mod failure;
 #[expect(
@@ -37,9 +38,11 @@ mod failure;
     reason = "generated code is as regular as the model, not as short as it could be"
 )]
 mod generated;
+pub mod image;
 mod prelude;
 mod secrecy;
 mod tls;
+pub mod transfer;
 mod transport;
 pub mod wire;
 
@@ -51,6 +54,7 @@ pub use generated::*;
 pub use jiff::Timestamp;
 pub use secrecy::Secret;
 pub use tls::{Fingerprint, InvalidFingerprint, InvalidPem, TlsError, Trust};
+pub use transfer::{Progress, Source, TransferError, TransferFailure};
 pub use transport::{Endpoint, InvalidAddress};
 pub use wire::{EventBatch, Map, Object, Recorded, Ref, Value};
 
