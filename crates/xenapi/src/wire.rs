@@ -34,9 +34,11 @@ pub use reference::{Object, Recorded, Ref};
 pub use request::{Protocol, Request};
 pub use value::Value;
 
+pub(crate) use answer::mend_odd_floats;
 pub(crate) use enumeration::{class_enum, wire_enum};
 pub(crate) use lenient::text_from_wire;
 pub(crate) use record::{constructor, read, record, record_from_wire, serialize_record, skip};
 pub(crate) use request::with_optional;
+pub(crate) use xml::{Token, Tokens, XmlError};
 
 pub(crate) use crate::failure::error_kinds;

@@ -62,7 +62,7 @@ fn read_json<R: FromWire>(body: &[u8]) -> Result<Answer<R>, serde_json::Error> {
 
 /// Some servers write the floats that JSON lacks as bare words, which makes the whole answer unreadable.
 /// Turns each into text of the same length, and says whether there were any.
-pub(super) fn mend_odd_floats(body: &mut [u8]) -> bool {
+pub(crate) fn mend_odd_floats(body: &mut [u8]) -> bool {
     const WORDS: [(&[u8], &[u8]); 6] = [
         (b"-Infinity", b"\"-inf\"   "),
         (b"Infinity", b"\"inf\"   "),

@@ -8,8 +8,10 @@ mod tokens;
 
 use super::{Request, Value, time};
 
-pub(super) use read::{XmlError, XmlValue};
-pub(super) use tokens::Tokens;
+pub(super) use read::XmlValue;
+
+pub(crate) use read::XmlError;
+pub(crate) use tokens::{Token, Tokens};
 
 /// The request as an XML-RPC method call.
 pub(super) fn encode(request: &Request, session: Option<&str>) -> Vec<u8> {

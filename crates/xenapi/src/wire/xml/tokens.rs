@@ -117,6 +117,20 @@ impl<'a> Tokens<'a> {
             }
         }
     }
+
+    /// Reads the rest of an element whose tag has been read, whatever is in it.
+    pub(crate) fn skip(&mut self) -> Result<(), XmlError> {
+        let mut depth = 1_usize;
+        while depth > 0 {
+            match self.next()? {
+                Token::Open(_) => depth += 1,
+                Token::Close(_) => depth -= 1,
+                Token::Empty(_) | Token::Text(_) => {}
+                Token::End => return Err(XmlError::new("it ends within an element")),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What an entity stands for: one of the five of XML, or a character by its number.
@@ -167,6 +181,15 @@ mod tests {
                 Token::Close("a"),
             ]
         );
+    }
+
+    #[test]
+    fn an_element_is_skipped_with_all_that_is_in_it() {
+        let mut tokens = Tokens::new("<a>x<b><a/></b></a><c/>");
+        tokens.open("a").unwrap();
+        tokens.skip().unwrap();
+        assert_eq!(tokens.next().unwrap(), Token::Empty("c"));
+        assert!(tokens.skip().is_err());
     }
 
     #[test]
