@@ -29,6 +29,7 @@
 
 mod call;
 mod client;
+mod console_stream;
 pub mod disk;
 mod error;
 mod failure;
@@ -39,6 +40,7 @@ mod failure;
 )]
 mod generated;
 pub mod image;
+pub mod metrics;
 mod prelude;
 mod secrecy;
 mod tls;
@@ -48,6 +50,7 @@ pub mod wire;
 
 pub use call::{AsyncCall, Call, TaskRef};
 pub use client::{Builder, Client, Ready};
+pub use console_stream::{ConsoleError, ConsoleStream};
 pub use error::{Error, Waiting};
 pub use failure::{Failure, FailureKind};
 pub use generated::*;

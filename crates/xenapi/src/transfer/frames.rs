@@ -18,7 +18,7 @@ pub(crate) const HEAD: usize = 12;
 /// What closes the row of frames: an empty one at the start of the disk.
 pub(crate) const END: [u8; HEAD] = [0; HEAD];
 /// What disks are written in.
-const SECTOR: u64 = 512;
+const SECTOR: usize = 512;
 /// The shortest piece that a source is cut into, but for its last.
 const PAGE: u64 = 4096;
 
@@ -36,7 +36,7 @@ pub(crate) fn head(offset: u64, length: u32) -> [u8; HEAD] {
 /// server does not count: the closing frame tells it the end.
 pub(crate) fn longest(length: u64) -> u64 {
     let frames = length.div_ceil(PAGE) + 1;
-    length.next_multiple_of(SECTOR) + frames * HEAD as u64
+    length.next_multiple_of(SECTOR as u64) + frames * HEAD as u64
 }
 
 /// The next frame of the block from this place on, and where to go on.
@@ -44,7 +44,7 @@ pub(crate) fn next(block: &mut Block, from: usize) -> Option<(&[u8], usize)> {
     let Range { start, mut end } = zeros::next_run(block.data(), from)?;
     let resume = end;
     if end == block.data().len() {
-        end = block.pad(SECTOR as usize);
+        end = block.pad(SECTOR);
     }
     let length = u32::try_from(end - start).expect("blocks are small");
     let offset = block.offset + start as u64;

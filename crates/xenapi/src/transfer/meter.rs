@@ -77,10 +77,10 @@ impl Meter {
     }
 
     pub(crate) fn enter(&self, stage: Stage) {
-        let mut state = self.state();
-        if state.stage != stage {
-            state.stage = stage;
-            state.changes += 1;
+        let mut kept = self.state();
+        if kept.stage != stage {
+            kept.stage = stage;
+            kept.changes += 1;
         }
     }
 
