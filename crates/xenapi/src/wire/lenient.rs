@@ -188,6 +188,27 @@ impl Visitor<'_> for TimeVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-        time::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        // The time of an event is a number, and that is sent as text.
+        match (time::parse(text), text.parse()) {
+            (Some(time), _) => Ok(time),
+            (None, Ok(seconds)) => self.visit_f64(seconds),
+            (None, Err(_)) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FromWire;
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_event_is_read_as_servers_write_it() {
+        for text in ["\"0.0\"", "\"\"", "0", "0.0", "\"19700101T00:00:00Z\""] {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            assert_eq!(Timestamp::from_wire(&mut reader).unwrap(), Timestamp::UNIX_EPOCH, "{text}");
+        }
+        let mut reader = serde_json::Deserializer::from_str("\"soon\"");
+        assert!(Timestamp::from_wire(&mut reader).is_err());
     }
 }
