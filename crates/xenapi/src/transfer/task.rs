@@ -194,6 +194,7 @@ fn ended(
 /// Waits a little for a task that should end by itself, as when its connection was lost.
 pub(crate) async fn soon(
     finished: impl Future<Output = Result<Outcome, Error>>,
+    patience: Duration,
 ) -> Option<Outcome> {
-    timeout(FAREWELL, finished).await.ok()?.ok()
+    timeout(FAREWELL.min(patience), finished).await.ok()?.ok()
 }

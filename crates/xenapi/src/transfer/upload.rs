@@ -160,7 +160,8 @@ impl Upload<'_> {
     ) -> Result<String, TransferFailure> {
         let target = self.target.clone().with("task_id", &task.reference().to_string());
         let ask = Ask::put(&target, self.form.length(source));
-        let way = open(self.client, self.hosts, &ask, Some(EARLY), host);
+        let early = EARLY.min(self.patience / 2);
+        let way = open(self.client, self.hosts, &ask, Some(early), host);
         let opened = patiently(self.meter, self.patience, way).await?;
         patiently(self.meter, self.patience, self.send(opened, source, task)).await
     }
@@ -184,8 +185,8 @@ impl Upload<'_> {
         if let Err(failure) = sent {
             debug!(%host, %failure, "the upload broke off");
             // The task knows better why the server does not listen any more.
-            if let (TransferFailure::Connection(_), Some(outcome)) =
-                (&failure, soon(finished).await)
+            if let TransferFailure::Connection(_) = failure
+                && let Some(outcome) = soon(finished, self.patience).await
             {
                 judge(outcome)?;
             }
