@@ -22,6 +22,8 @@
 //!   [`AsyncCall`], which can start a task instead.
 //! - [`Ref`] refers to an object of one class, and each class has its `Record`: [`vm::Record`].
 //! - [`Error`] says what went wrong where, and [`Failure`] what the server said.
+//! - [`disk`] and [`image`] move disks and whole VMs as streams, [`metrics`] has what hosts measured, and
+//!   [`Client::open_console`] gives the bytes of a console.
 //! - [`wire`] has requests and answers as plain values, without any I/O.
 //!
 //! Without the feature `full` there are the classes that virtual machines, storage, networks, hosts

@@ -52,3 +52,87 @@ pub(crate) fn next(block: &mut Block, from: usize) -> Option<(&[u8], usize)> {
 }
 
 const _: () = assert!(HEAD <= HEADROOM);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::transfer::upload::Form;
+    use crate::transfer::zeros::CELL;
+    use crate::transfer::{Meter, Source};
+
+    /// What a source becomes on the wire.
+    async fn sent(form: Form, mut source: Source) -> Vec<u8> {
+        let meter = Meter::new(None, None);
+        let mut wire = Vec::new();
+        form.send(&mut wire, &mut source, &meter).await.unwrap();
+        assert_eq!(meter.progress().done, source.length());
+        assert_eq!(meter.progress().transferred, wire.len() as u64);
+        wire
+    }
+
+    /// Writes frames into a disk as a server does.
+    fn written(mut wire: &[u8], size: usize) -> Vec<u8> {
+        let mut disk = vec![0; size.next_multiple_of(SECTOR)];
+        loop {
+            let (head, rest) = wire.split_at(HEAD);
+            let offset = u64::from_le_bytes(head[..8].try_into().unwrap());
+            let length = u32::from_le_bytes(head[8..].try_into().unwrap()) as usize;
+            if (offset, length) == (0, 0) {
+                assert!(rest.is_empty());
+                disk.truncate(size);
+                return disk;
+            }
+            let offset = usize::try_from(offset).unwrap();
+            assert!(length > 0 && length.is_multiple_of(SECTOR) && offset.is_multiple_of(SECTOR));
+            let (data, rest) = rest.split_at(length);
+            disk[offset..offset + length].copy_from_slice(data);
+            wire = rest;
+        }
+    }
+
+    #[test]
+    fn a_frame_begins_with_its_offset_and_length() {
+        let expected = [0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 0];
+        assert_eq!(head(1 << 32, 512), expected);
+    }
+
+    #[tokio::test]
+    async fn nothing_but_zeros_is_only_the_closing_frame() {
+        for length in [0, 1, 10 << 20] {
+            assert_eq!(sent(Form::Frames, Source::bytes(vec![0; length])).await, END);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_disk_survives_either_form_and_is_never_longer_than_was_announced(
+            cells in proptest::collection::vec(proptest::option::of(0..CELL), 0..30),
+            tail in proptest::collection::vec(any::<u8>(), 0..1500),
+        ) {
+            let mut bytes = vec![0; cells.len() * CELL];
+            for (index, place) in cells.iter().enumerate() {
+                if let Some(place) = place {
+                    bytes[index * CELL + place] = 1;
+                }
+            }
+            bytes.extend(tail);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, &bytes).unwrap();
+            runtime.block_on(async {
+                for source in
+                    [Source::bytes(bytes.clone()), Source::file(file.try_clone().unwrap()).unwrap()]
+                {
+                    let wire = sent(Form::Frames, source).await;
+                    assert!(wire.len() as u64 <= longest(bytes.len() as u64));
+                    assert!(written(&wire, bytes.len()) == bytes);
+                }
+                assert!(sent(Form::Whole, Source::file(file).unwrap()).await == bytes);
+            });
+        }
+    }
+}

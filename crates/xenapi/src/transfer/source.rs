@@ -302,8 +302,14 @@ impl Reading<'_> {
 }
 
 /// The next stretch of data, in whole pages; empty and at the end where there is none.
-fn extent(file: &File, offset: u64, length: u64) -> io::Result<Range<u64>> {
-    let Some(data) = seek_data(file, offset, length)? else { return Ok(length..length) };
+fn extent(mut file: &File, offset: u64, length: u64) -> io::Result<Range<u64>> {
+    let Some(data) = seek_data(file, offset, length)? else {
+        // What is not there any more is no hole.
+        if file.seek(SeekFrom::End(0))? < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        return Ok(length..length);
+    };
     // Never back into what is through, should a file system have smaller pages.
     let start = (data.start / PAGE * PAGE).max(offset);
     let end = data.end.checked_next_multiple_of(PAGE).unwrap_or(length).min(length);
@@ -332,4 +338,57 @@ fn seek_data(file: &File, offset: u64, length: u64) -> io::Result<Option<Range<u
 #[expect(clippy::unnecessary_wraps, reason = "it can fail where holes can be found")]
 fn seek_data(_file: &File, offset: u64, length: u64) -> io::Result<Option<Range<u64>>> {
     Ok(Some(offset..length))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// Everything in a source: how long each piece is, and whether it is data.
+    async fn pieces(mut source: Source) -> Result<Vec<(u64, bool)>, TransferFailure> {
+        let mut found = Vec::new();
+        while let Some(piece) = source.next().await? {
+            found.push(match piece {
+                Piece::Data(block) => (block.data().len() as u64, true),
+                Piece::Hole(length) => (length, false),
+            });
+        }
+        Ok(found)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn holes_of_a_file_are_not_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 40).unwrap();
+        file.seek(SeekFrom::Start(1 << 30)).unwrap();
+        file.write_all(&vec![1; 100_000]).unwrap();
+        let found = pieces(Source::file(file).unwrap()).await.unwrap();
+        assert_eq!(found.iter().map(|(length, _)| length).sum::<u64>(), 1 << 40);
+        let data: u64 = found.iter().filter(|(_, data)| *data).map(|(length, _)| length).sum();
+        assert!((100_000..200_000).contains(&data), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrinks_while_it_is_read_is_too_short() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; 4 * BLOCK]).unwrap();
+        let source = Source::file(file.try_clone().unwrap()).unwrap();
+        file.set_len(BLOCK as u64 + 10).unwrap();
+        match pieces(source).await {
+            Err(TransferFailure::SourceTooShort { expected, .. }) => {
+                assert_eq!(expected, 4 * BLOCK as u64);
+            }
+            result => panic!("{result:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_of_a_stream_is_read_than_was_announced() {
+        let source = Source::stream(tokio::io::repeat(1), BLOCK as u64 + 5);
+        assert_eq!(pieces(source).await.unwrap(), [(BLOCK as u64, true), (5, true)]);
+        assert_eq!(pieces(Source::bytes(vec![])).await.unwrap(), []);
+    }
 }

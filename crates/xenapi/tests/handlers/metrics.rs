@@ -24,7 +24,7 @@ async fn answer(mut request: Request, body: &str) {
 async fn a_vm_is_asked_of_the_host_that_runs_it() {
     let running = start(|_, request| async move { answer(request, UPDATES).await }).await;
     running.pool.set(|facts| facts.resident = Some(2));
-    let span = Span::last(Duration::from_secs(60)).every(Duration::from_secs(5));
+    let span = Span::last(Duration::from_mins(1)).every(Duration::from_secs(5));
     let series = running
         .client
         .metrics()
@@ -80,7 +80,7 @@ async fn an_archive_is_read_wherever_it_is_kept() {
 async fn answers_that_are_none_are_told_with_the_object_and_the_host() {
     for body in ["", "<html>busy</html>", "{\"meta\":"] {
         let running = start(move |_, request| async move { answer(request, body).await }).await;
-        let span = Span::last(Duration::from_secs(60));
+        let span = Span::last(Duration::from_mins(1));
         let error = running.client.metrics().vm(&Ref::from(VM), &span).await.unwrap_err();
         assert!(matches!(error.reason, MetricsFailure::Invalid(_)), "{error:?}");
         let text = error.to_string();
