@@ -92,7 +92,7 @@ async fn an_export_that_is_cut_or_whose_task_fails_never_ends_well() {
         let running = start(move |pool: Arc<Pool>, mut request: Request| async move {
             let task = request.query("task_id").unwrap().to_owned();
             request.accept().await;
-            request.write(&[5; 100_000]).await.unwrap();
+            request.write(&vec![5; 100_000]).await.unwrap();
             drop(request);
             if fails {
                 pool.fail(&task, &["VDI_IO_ERROR", "Device I/O errors"]);
@@ -172,7 +172,7 @@ async fn a_reader_that_stops_holds_the_host_back_and_costs_no_patience() {
             let task = request.query("task_id").unwrap().to_owned();
             request.accept().await;
             for _ in 0..SIZE >> 16 {
-                request.write(&[3; 1 << 16]).await.unwrap();
+                request.write(&vec![3; 1 << 16]).await.unwrap();
                 count.fetch_add(1 << 16, Ordering::Relaxed);
             }
             drop(request);
@@ -201,7 +201,7 @@ async fn dropping_an_export_closes_its_connection_and_takes_its_task_away() {
         let end = Arc::clone(&end);
         async move {
             request.accept().await;
-            while request.write(&[3; 1 << 16]).await.is_ok() {}
+            while request.write(&vec![3; 1 << 16]).await.is_ok() {}
             end.notify_one();
         }
     })
@@ -219,7 +219,7 @@ async fn an_image_comes_in_chunks_from_the_host_that_has_the_disks() {
         if request.host == 1 {
             request.redirect(&pool.url(2)).await;
         } else {
-            give(pool, request, &[8; 1_000_000]).await;
+            give(pool, request, &vec![8; 1_000_000]).await;
         }
     })
     .await;

@@ -77,7 +77,7 @@ async fn a_disk_has_all_bytes_once_the_task_has_succeeded() {
     let line =
         "1 PUT /import_raw_vdi?vdi=OpaqueRef:disk&format=raw&task_id=OpaqueRef:task1 HTTP/1.1";
     assert_eq!(running.pool.requests(), [line]);
-    let reports = reports.lock().unwrap();
+    let reports = reports.lock().unwrap().clone();
     assert!(reports.is_sorted_by(|one, next| one.done <= next.done) && reports.len() > 2);
     assert_eq!((reports.last().unwrap().done, reports[0].total), (length, Some(length)));
     assert!(!running.pool.cancelled().await);
@@ -288,15 +288,15 @@ async fn a_refusal_that_comes_last_is_an_error_and_not_waited_for_again() {
 
 #[tokio::test]
 async fn dropping_an_import_closes_its_connection_and_takes_its_task_away() {
-    let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (begin, end) = (Arc::clone(&begun), Arc::clone(&ended));
+    let steps = Arc::new((Notify::new(), Notify::new()));
+    let done = Arc::clone(&steps);
     let running = start(move |_, mut request: Request| {
-        let (begin, end) = (Arc::clone(&begin), Arc::clone(&end));
+        let done = Arc::clone(&done);
         async move {
             request.accept().await;
-            begin.notify_one();
+            done.0.notify_one();
             request.closed().await;
-            end.notify_one();
+            done.1.notify_one();
         }
     })
     .await;
@@ -306,9 +306,9 @@ async fn dropping_an_import_closes_its_connection_and_takes_its_task_away() {
     let import = std::future::IntoFuture::into_future(import);
     tokio::select! {
         result = import => panic!("{result:?}"),
-        () = begun.notified() => {}
+        () = steps.0.notified() => {}
     }
-    ended.notified().await;
+    steps.1.notified().await;
     assert!(running.pool.cancelled().await);
 }
 
