@@ -35,7 +35,7 @@ pub use updates::parse_updates;
 use crate::class;
 use crate::client::Client;
 use crate::error::Error;
-use crate::transfer::{Ask, Stage, Target, TransferFailure, address_of, open};
+use crate::transfer::{Ask, Stage, Target, TransferFailure, address_of, master_of, open};
 use crate::transport::Endpoint;
 use crate::wire::Ref;
 
@@ -153,10 +153,18 @@ impl InvalidMetrics {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Start {
+    /// Seconds of the host's clock.
+    At(i64),
+    /// Seconds before now.
+    Ago(i64),
+}
+
 /// Of which time metrics are wanted, and how closely.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    start: i64,
+    start: Start,
     interval: Option<Duration>,
     consolidation: Option<Consolidation>,
 }
@@ -164,13 +172,13 @@ pub struct Span {
 impl Span {
     /// Since a time, by the host's clock.
     pub fn since(time: Timestamp) -> Self {
-        Self { start: time.as_second().max(0), interval: None, consolidation: None }
+        Self { start: Start::At(time.as_second().max(0)), interval: None, consolidation: None }
     }
 
     /// The last so many seconds, whatever the host's clock says. At least one.
     pub fn last(time: Duration) -> Self {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX).max(1);
-        Self { start: -seconds, interval: None, consolidation: None }
+        Self { start: Start::Ago(seconds), interval: None, consolidation: None }
     }
 
     /// One value for each such time: 5 seconds, a minute, an hour or a day. The closest that there is for
@@ -186,8 +194,17 @@ impl Span {
         Self { consolidation: Some(consolidation), ..self }
     }
 
-    fn target(&self) -> Target {
-        let mut target = Target::new("/rrd_updates").with("start", &self.start.to_string());
+    /// What to ask of the host.
+    async fn target(&self, client: &Client, host: &Ref<class::Host>) -> Result<Target, Error> {
+        let start = match self.start {
+            Start::At(second) => second,
+            // Old servers do not know what a start before the epoch should mean, so it is counted here.
+            Start::Ago(seconds) => {
+                let now = client.host().get_servertime(host).await?;
+                now.as_second().saturating_sub(seconds).max(0)
+            }
+        };
+        let mut target = Target::new("/rrd_updates").with("start", &start.to_string());
         target = target.with("json", "true");
         if let Some(interval) = self.interval {
             target = target.with("interval", &interval.as_secs().to_string());
@@ -195,7 +212,7 @@ impl Span {
         if let Some(consolidation) = &self.consolidation {
             target = target.with("cf", &consolidation.to_string());
         }
-        target
+        Ok(target)
     }
 }
 
@@ -254,8 +271,8 @@ impl Metrics<'_> {
     ) -> Result<Vec<Series>, MetricsError> {
         let get = async |at: &mut Option<Endpoint>| {
             let hosts = [address_of(self.0, host).await?];
-            let body = self.get(&hosts, &span.target().with("host", "true"), at).await?;
-            Ok(parse_updates(body)?)
+            let target = span.target(self.0, host).await?.with("host", "true");
+            Ok(parse_updates(self.get(&hosts, &target, at).await?)?)
         };
         of(host, get).await
     }
@@ -264,10 +281,11 @@ impl Metrics<'_> {
     pub async fn vm(&self, vm: &Ref<class::Vm>, span: &Span) -> Result<Vec<Series>, MetricsError> {
         let get = async |at: &mut Option<Endpoint>| {
             let uuid = self.0.vm().get_uuid(vm).await?;
-            let hosts = [self.resident(vm).await?];
-            let body = self.get(&hosts, &span.target().with("vm_uuid", &uuid), at).await?;
+            let host = self.resident(vm).await?;
+            let hosts = [address_of(self.0, &host).await?];
+            let target = span.target(self.0, &host).await?.with("vm_uuid", &uuid);
             // Old servers give other VMs as well.
-            let mut series = parse_updates(body)?;
+            let mut series = parse_updates(self.get(&hosts, &target, at).await?)?;
             series.retain(|series| series.kind == Kind::Vm && series.uuid == uuid);
             Ok(series)
         };
@@ -278,7 +296,7 @@ impl Metrics<'_> {
     pub async fn vm_archive(&self, vm: &Ref<class::Vm>) -> Result<Vec<Series>, MetricsError> {
         let get = async |at: &mut Option<Endpoint>| {
             let uuid = self.0.vm().get_uuid(vm).await?;
-            let hosts = [self.resident(vm).await?];
+            let hosts = [address_of(self.0, &self.resident(vm).await?).await?];
             let body = self.get(&hosts, &Target::new("/vm_rrd").with("uuid", &uuid), at).await?;
             Ok(parse_archive(&Kind::Vm, &uuid, &body)?)
         };
@@ -297,10 +315,10 @@ impl Metrics<'_> {
     }
 
     /// The host that runs the VM; the master, which keeps what is known of those that do not run.
-    async fn resident(&self, vm: &Ref<class::Vm>) -> Result<Endpoint, Error> {
+    async fn resident(&self, vm: &Ref<class::Vm>) -> Result<Ref<class::Host>, Error> {
         match self.0.vm().get_resident_on(vm).await?.non_null() {
-            Some(host) => address_of(self.0, &host).await,
-            None => Ok(self.0.attached().await?.0),
+            Some(host) => Ok(host),
+            None => master_of(self.0).await,
         }
     }
 

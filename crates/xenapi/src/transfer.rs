@@ -31,7 +31,7 @@ pub use source::Source;
 pub(crate) use download::Fetch;
 pub(crate) use exchange::{Ask, Exchange, Target};
 pub(crate) use meter::{Meter, Report};
-pub(crate) use place::{address_of, open, with_storage};
+pub(crate) use place::{address_of, master_of, open, with_storage};
 pub(crate) use upload::{Form, Upload};
 
 use meter::patiently;
@@ -114,7 +114,7 @@ fn place(host: Option<&Endpoint>, direction: Direction, bytes: u64) -> String {
 #[non_exhaustive]
 pub enum TransferFailure {
     /// A call that belongs to it failed, or a host could not be reached.
-    #[error("what comes with it failed")]
+    #[error("a call that belongs to it failed")]
     Call(#[from] Error),
     /// The task of the transfer failed.
     #[error("the server's task failed")]

@@ -26,7 +26,8 @@ pub(crate) struct Opened {
     pub(crate) answer: Option<Answer>,
 }
 
-/// The hosts that are connected to the storage; the master, which is spoken to anyway, comes first.
+/// Where to reach the storage: at the master, which is spoken to anyway, or else at any other host that is
+/// connected to it.
 pub(crate) async fn with_storage(
     client: &Client,
     storage: &Ref<class::Sr>,
@@ -42,13 +43,13 @@ pub(crate) async fn with_storage(
             hosts.push(record.host);
         }
     }
-    let master = master(client).await?;
-    let mut endpoints = Vec::with_capacity(hosts.len());
-    if hosts.contains(&master) {
-        endpoints.push(client.attached().await?.0);
+    let (master, _) = client.attached().await?;
+    if hosts.contains(&master_of(client).await?) {
+        return Ok(vec![master]);
     }
-    for host in hosts.iter().filter(|host| **host != master) {
-        endpoints.push(address_of(client, host).await?);
+    let mut endpoints = Vec::with_capacity(hosts.len());
+    for host in &hosts {
+        endpoints.push(master.with_host(&client.host().get_address(host).await?));
     }
     if endpoints.is_empty() {
         return Err(TransferFailure::NoHost { storage: storage.to_string() });
@@ -61,16 +62,16 @@ pub(crate) async fn address_of(
     client: &Client,
     host: &Ref<class::Host>,
 ) -> Result<Endpoint, Error> {
+    let (master, _) = client.attached().await?;
     // The client's way to the master may be one that the pool knows nothing of, as through a tunnel.
-    let is_master = master(client).await? == *host;
-    let (endpoint, _) = client.attached().await?;
-    if is_master {
-        return Ok(endpoint);
+    if master_of(client).await? == *host {
+        return Ok(master);
     }
-    Ok(endpoint.with_host(&client.host().get_address(host).await?))
+    Ok(master.with_host(&client.host().get_address(host).await?))
 }
 
-async fn master(client: &Client) -> Result<Ref<class::Host>, Error> {
+/// The pool's master, which is the host that sessions are at.
+pub(crate) async fn master_of(client: &Client) -> Result<Ref<class::Host>, Error> {
     match client.pool().get_all().await?.first() {
         Some(pool) => client.pool().get_master(pool).await,
         None => Ok(Ref::null()),

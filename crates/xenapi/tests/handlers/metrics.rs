@@ -36,8 +36,7 @@ async fn a_vm_is_asked_of_the_host_that_runs_it() {
         (series[0].name.as_str(), series[0].latest().unwrap().1.to_bits()),
         ("cpu0", 0.5_f64.to_bits())
     );
-    let line =
-        "2 GET /rrd_updates?start=-60&json=true&interval=5&cf=AVERAGE&vm_uuid=uuid-of-vm HTTP/1.1";
+    let line = "2 GET /rrd_updates?start=1787317385&json=true&interval=5&cf=AVERAGE&vm_uuid=uuid-of-vm HTTP/1.1";
     assert_eq!(running.pool.requests(), [line]);
 }
 

@@ -250,6 +250,7 @@ impl Pool {
             "pool.get_all" => json!(["OpaqueRef:pool"]),
             "pool.get_master" => json!("OpaqueRef:host1"),
             "host.get_address" => json!(format!("127.0.0.{}", &text(1)["OpaqueRef:host".len()..])),
+            "host.get_servertime" => json!("20260821T13:04:05Z"),
             "host.get_uuid" => json!("uuid-of-host"),
             "VDI.get_record" => json!({"SR": "OpaqueRef:sr", "virtual_size": SIZE}),
             "SR.get_record" => json!({"type": facts.kind}),
