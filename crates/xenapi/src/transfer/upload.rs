@@ -146,7 +146,11 @@ impl Upload<'_> {
             }
             Err(failure) => {
                 let failure = explain(failure, &task).await;
-                task.abandon().await;
+                if is_end(&failure) {
+                    task.destroy().await;
+                } else {
+                    task.abandon().await;
+                }
                 Err(failure)
             }
         }
@@ -221,6 +225,18 @@ pub(super) fn judge(outcome: Outcome) -> Result<String, TransferFailure> {
         Outcome::Cancelled => Err(TransferFailure::Cancelled),
         Outcome::Gone => Err(TransferFailure::TaskGone),
     }
+}
+
+/// Whether the task has ended, so that there is nothing to cancel.
+fn is_end(failure: &TransferFailure) -> bool {
+    matches!(
+        failure,
+        TransferFailure::Task(_)
+            | TransferFailure::Cancelled
+            | TransferFailure::TaskGone
+            | TransferFailure::EndedEarly
+            | TransferFailure::Refused { source: Some(_), .. }
+    )
 }
 
 /// Adds what the task says to what a host said when it refused.

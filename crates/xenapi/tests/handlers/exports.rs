@@ -1,18 +1,18 @@
 //! Exports of disks and VM images.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use xenapi::disk::Format;
 use xenapi::image::Compression;
 use xenapi::transfer::{Direction, Stage};
-use xenapi::{Ref, TransferError, TransferFailure};
+use xenapi::{Ref, Source, TransferError, TransferFailure};
 
-use crate::support::{DISK, Pool, Request, SIZE, start};
+use crate::support::{DISK, Pool, Request, SIZE, start, start_tls};
 
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -54,6 +54,37 @@ async fn an_export_gives_the_bytes_of_the_disk_and_its_end_when_the_task_has_suc
         "2 GET /export_raw_vdi?vdi=OpaqueRef:disk&format=raw&task_id=OpaqueRef:task1 HTTP/1.1";
     assert_eq!(running.pool.requests(), [line]);
     assert!(!running.pool.cancelled().await);
+}
+
+#[tokio::test]
+async fn a_disk_goes_there_and_back_by_tls() {
+    let kept = Arc::<Mutex<Vec<u8>>>::default();
+    let running = start_tls(move |pool: Arc<Pool>, mut request: Request| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let task = request.query("task_id").unwrap().to_owned();
+            request.accept().await;
+            if request.path() == "/import_raw_vdi" {
+                *kept.lock().unwrap() = request.frames(disk().len()).await.unwrap();
+            } else {
+                let bytes = kept.lock().unwrap().clone();
+                request.write(&bytes).await.unwrap();
+                request.stream.shutdown().await.unwrap();
+            }
+            pool.succeed(&task, "");
+            request.closed().await;
+        }
+    })
+    .await;
+    let import = running.client.import_disk(&Ref::from(DISK), Source::bytes(disk()));
+    assert!(import.skip_zeros().await.unwrap().sent < 2_000_000);
+    // A VHD ends only with the connection.
+    for format in [Format::Raw, Format::Vhd] {
+        let export = running.client.export_disk(&Ref::from(DISK)).format(format);
+        let mut bytes = Vec::new();
+        export.await.unwrap().read_to_end(&mut bytes).await.unwrap();
+        assert!(bytes == disk());
+    }
 }
 
 #[tokio::test]

@@ -6,12 +6,17 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream,
+};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use xenapi::{Client, Secret};
+use tokio_rustls::TlsAcceptor;
+use xenapi::{Client, Fingerprint, Secret, Trust};
 
 pub(crate) const DISK: &str = "OpaqueRef:disk";
 pub(crate) const SESSION: &str = "OpaqueRef:session";
@@ -21,13 +26,20 @@ pub(crate) const SIZE: u64 = 64 << 20;
 pub(crate) type Handler =
     dyn Fn(Arc<Pool>, Request) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
+/// A connection, plain or by TLS.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+type Connection = BufStream<Box<dyn Duplex>>;
+
 /// A request that is no call, and the connection it came by.
 pub(crate) struct Request {
     /// Which host was asked: 1 for the master, 2 for the member.
     pub(crate) host: u8,
     pub(crate) line: String,
     pub(crate) headers: String,
-    pub(crate) stream: BufStream<TcpStream>,
+    pub(crate) stream: Connection,
 }
 
 impl Request {
@@ -103,6 +115,7 @@ impl Request {
 
 /// What the pool knows and has seen.
 pub(crate) struct Pool {
+    scheme: &'static str,
     address: SocketAddr,
     member: SocketAddr,
     calls: Mutex<Vec<String>>,
@@ -147,8 +160,40 @@ pub(crate) async fn start<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    start_with(None, handler).await
+}
+
+/// The same by TLS 1.2, which is what hosts speak.
+pub(crate) async fn start_tls<F>(
+    handler: impl Fn(Arc<Pool>, Request) -> F + Send + Sync + 'static,
+) -> Running
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["xcp-01".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let fingerprint = Fingerprint::of(&certificate);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    start_with(Some((Arc::new(config).into(), fingerprint)), handler).await
+}
+
+async fn start_with<F>(
+    tls: Option<(TlsAcceptor, Fingerprint)>,
+    handler: impl Fn(Arc<Pool>, Request) -> F + Send + Sync + 'static,
+) -> Running
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (master, member) = listeners().await;
     let pool = Arc::new(Pool {
+        scheme: if tls.is_some() { "https" } else { "http" },
         address: master.local_addr().unwrap(),
         member: member.local_addr().unwrap(),
         calls: Mutex::default(),
@@ -162,11 +207,18 @@ where
         }),
     });
     let handler: Arc<Handler> = Arc::new(move |pool, request| Box::pin(handler(pool, request)));
+    let (acceptor, trust) = match tls {
+        Some((acceptor, pin)) => (Some(acceptor), Trust::fingerprint(pin)),
+        None => (None, Trust::none()),
+    };
     let serve = |listener, host| {
-        tokio::spawn(accept(listener, host, Arc::clone(&pool), Arc::clone(&handler)))
+        let (pool, handler, acceptor) = (Arc::clone(&pool), Arc::clone(&handler), acceptor.clone());
+        tokio::spawn(accept(listener, acceptor, move |stream| {
+            serve(stream, host, Arc::clone(&pool), Arc::clone(&handler))
+        }))
     };
     let serving = vec![serve(master, 1), serve(member, 2)];
-    let builder = Client::builder(&pool.url(1)).unwrap();
+    let builder = Client::builder(&pool.url(1)).unwrap().trust(trust);
     let client = builder.login("root", Secret::from("secret")).build();
     Running { pool, client, serving }
 }
@@ -185,7 +237,7 @@ async fn listeners() -> (TcpListener, TcpListener) {
 
 impl Pool {
     pub(crate) fn url(&self, host: u8) -> String {
-        format!("http://{}", if host == 1 { self.address } else { self.member })
+        format!("{}://{}", self.scheme, if host == 1 { self.address } else { self.member })
     }
 
     pub(crate) fn calls(&self, method: &str) -> usize {
@@ -308,15 +360,31 @@ impl Pool {
     }
 }
 
-async fn accept(listener: TcpListener, host: u8, pool: Arc<Pool>, handler: Arc<Handler>) {
+async fn accept<F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    serve: impl Fn(Box<dyn Duplex>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = ()> + Send,
+{
     let mut open = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        open.spawn(serve(stream, host, Arc::clone(&pool), Arc::clone(&handler)));
+        let (tls, serve) = (tls.clone(), serve.clone());
+        open.spawn(async move {
+            match tls {
+                None => serve(Box::new(stream)).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(Box::new(stream)).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn serve(stream: TcpStream, host: u8, pool: Arc<Pool>, handler: Arc<Handler>) {
+async fn serve(stream: Box<dyn Duplex>, host: u8, pool: Arc<Pool>, handler: Arc<Handler>) {
     let mut stream = BufStream::new(stream);
     while let Some((line, headers)) = head(&mut stream).await {
         let mut request = Request { host, line, headers, stream };
@@ -348,7 +416,7 @@ async fn serve(stream: TcpStream, host: u8, pool: Arc<Pool>, handler: Arc<Handle
     }
 }
 
-async fn head(stream: &mut BufStream<TcpStream>) -> Option<(String, String)> {
+async fn head(stream: &mut Connection) -> Option<(String, String)> {
     let (mut line, mut headers) = (String::new(), String::new());
     stream.read_line(&mut line).await.ok().filter(|count| *count > 0)?;
     while !headers.ends_with("\r\n\r\n") && headers != "\r\n" {
