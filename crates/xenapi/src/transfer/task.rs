@@ -185,6 +185,9 @@ fn ended(
         enums::TaskStatusType::Failure => {
             let mut parts = details().1.into_iter();
             let code = parts.next().unwrap_or_default();
+            if code == "TASK_CANCELLED" {
+                return Some(Outcome::Cancelled);
+            }
             Some(Outcome::Failure(Failure::new(code, parts.collect::<Vec<_>>())))
         }
         enums::TaskStatusType::Cancelled => Some(Outcome::Cancelled),
@@ -197,4 +200,42 @@ pub(crate) async fn soon(
     patience: Duration,
 ) -> Option<Outcome> {
     timeout(FAREWELL.min(patience), finished).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Map;
+
+    fn record(members: &[(&str, Value)]) -> Value {
+        let members = members.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Value::Struct(members.collect::<Map<_, _>>())
+    }
+
+    fn text(text: &str) -> Value {
+        Value::String(text.into())
+    }
+
+    #[test]
+    fn a_task_has_ended_by_its_status_alone() {
+        let meter = Meter::new(None, None);
+        for status in ["pending", "cancelling", "pondering"] {
+            let running = record(&[("status", text(status)), ("progress", Value::Int(1))]);
+            assert_eq!(read(&running, &meter), None);
+        }
+        assert_eq!(meter.progress().task.to_bits(), 1.0_f64.to_bits());
+        let done = record(&[("status", text("success")), ("result", text("<value>x</value>"))]);
+        assert_eq!(read(&done, &meter), Some(Outcome::Success("<value>x</value>".into())));
+        let failure = |code: &str| {
+            let parts = Value::Array(vec![text(code), text("OpaqueRef:1")]);
+            read(&record(&[("status", text("failure")), ("error_info", parts)]), &meter)
+        };
+        let expected = Failure::new("VDI_IN_USE", ["OpaqueRef:1".to_owned()]);
+        assert_eq!(failure("VDI_IN_USE"), Some(Outcome::Failure(expected)));
+        assert_eq!(failure("TASK_CANCELLED"), Some(Outcome::Cancelled));
+        assert_eq!(
+            read(&record(&[("status", text("cancelled"))]), &meter),
+            Some(Outcome::Cancelled)
+        );
+    }
 }
