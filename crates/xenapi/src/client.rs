@@ -7,6 +7,7 @@
 //! ```
 
 mod builder;
+mod line;
 mod session;
 
 use std::any::Any;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::{Builder, Ready};
+pub(crate) use line::Line;
 
 use crate::call::Call;
 use crate::error::Error;

@@ -33,7 +33,7 @@ impl Login {
 }
 
 /// A host, a wire and a session that work together.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attached {
     pub(crate) endpoint: Endpoint,
     pub(crate) protocol: Protocol,

@@ -78,6 +78,17 @@ impl Transport {
     ) -> Result<Response, Error> {
         let slot = deadline.wait(endpoint, Waiting::Slot, self.slots.acquire()).await?;
         let _slot = slot.map_err(|_| Error::Closed)?;
+        self.post_beside(endpoint, post, deadline).await
+    }
+
+    /// Like [`Transport::post`], but beside the limit: for requests that wait for something to happen,
+    /// and would keep others from their turn meanwhile.
+    pub(crate) async fn post_beside(
+        &self,
+        endpoint: &Endpoint,
+        post: &Post<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, Error> {
         let request = http(endpoint, post);
         let mut connection = match self.take(endpoint) {
             Some(connection) => connection,
@@ -135,8 +146,8 @@ impl Transport {
         if connection.is_reusable() {
             let kept = Idle { endpoint: endpoint.clone(), since: Instant::now(), connection };
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            // There is one at most for each slot.
-            if idle.len() == self.limits.requests {
+            // As many as there are slots: those beside them are few.
+            if idle.len() >= self.limits.requests {
                 idle.remove(0);
             }
             idle.push(kept);

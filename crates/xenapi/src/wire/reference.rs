@@ -63,6 +63,11 @@ impl<T> Ref<T> {
     pub fn non_null(self) -> Option<Self> {
         if self.is_null() { None } else { Some(self) }
     }
+
+    /// The same text as a reference to another class, for those who keep the class beside it.
+    pub(crate) fn cast<U>(self) -> Ref<U> {
+        Ref { form: self.form, class: PhantomData }
+    }
 }
 
 impl<T> From<&str> for Ref<T> {
