@@ -29,11 +29,13 @@
 //! Without the feature `full` there are the classes that virtual machines, storage, networks, hosts
 //! and pools need; with it there are all.
 
+mod any;
 mod call;
 mod client;
 mod console_stream;
 pub mod disk;
 mod error;
+mod events;
 mod failure;
 #[expect(
     clippy::all,
@@ -50,10 +52,12 @@ pub mod transfer;
 mod transport;
 pub mod wire;
 
+pub use any::{AnyRecord, AnyRef, Unwatchable, Watched};
 pub use call::{AsyncCall, Call, TaskRef};
 pub use client::{Builder, Client, Ready};
 pub use console_stream::{ConsoleError, ConsoleStream};
 pub use error::{Error, Waiting};
+pub use events::{Change, Watch};
 pub use failure::{Failure, FailureKind};
 pub use generated::*;
 pub use jiff::Timestamp;
