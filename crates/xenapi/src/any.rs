@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{Deserializer, IgnoredAny};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer as _, MapAccess};
 
 use crate::generated::class::{self, Class};
 use crate::wire::{Fields, FromWire, Object, Recorded, Ref, Value};
@@ -94,6 +94,13 @@ macro_rules! any_record {
             pub(crate) fn text(&self, field: &str) -> Option<String> {
                 match self {
                     $($(#[$gate])? Self::$class(record) => text(&**record, field),)*
+                }
+            }
+
+            /// Empties the fields with these numbers, if nobody shares the record yet.
+            pub(crate) fn clear(&mut self, fields: &[usize]) {
+                match self {
+                    $($(#[$gate])? Self::$class(record) => clear(record, fields),)*
                 }
             }
 
@@ -212,6 +219,36 @@ fn text<T: Fields>(record: &T, field: &str) -> Option<String> {
     match record.write(index) {
         Value::String(text) if !text.is_empty() => Some(text),
         _ => None,
+    }
+}
+
+fn clear<T: Fields>(record: &mut Arc<T>, fields: &[usize]) {
+    if let (false, Some(record)) = (fields.is_empty(), Arc::get_mut(record)) {
+        for &field in fields {
+            // Every type takes nothing for its default.
+            let _ = record.read(field, &mut Nothing);
+        }
+    }
+}
+
+/// What a field is read from to become empty.
+struct Nothing;
+
+impl<'de> MapAccess<'de> for Nothing {
+    type Error = serde::de::value::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        _: K,
+    ) -> Result<Option<K::Value>, Self::Error> {
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, Self::Error> {
+        seed.deserialize(().into_deserializer())
     }
 }
 

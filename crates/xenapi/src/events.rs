@@ -17,7 +17,7 @@ use crate::any::{AnyRecord, AnyRef};
 
 pub use watch::Watch;
 
-pub(crate) use feed::{Feed, News};
+pub(crate) use feed::{Applied, Feed, News};
 
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq)]

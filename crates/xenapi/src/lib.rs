@@ -35,7 +35,7 @@ mod client;
 mod console_stream;
 pub mod disk;
 mod error;
-mod events;
+pub mod events;
 mod failure;
 #[expect(
     clippy::all,
@@ -45,6 +45,7 @@ mod failure;
 mod generated;
 pub mod image;
 pub mod metrics;
+pub mod mirror;
 mod prelude;
 mod secrecy;
 mod tls;
@@ -61,6 +62,7 @@ pub use events::{Change, Watch};
 pub use failure::{Failure, FailureKind};
 pub use generated::*;
 pub use jiff::Timestamp;
+pub use mirror::Mirror;
 pub use secrecy::Secret;
 pub use tls::{Fingerprint, InvalidFingerprint, InvalidPem, TlsError, Trust};
 pub use transfer::{Progress, Source, TransferError, TransferFailure};

@@ -46,8 +46,8 @@ pub(crate) struct Applied {
     pub(crate) changes: Vec<Change>,
     /// Whether all that is there has been told.
     pub(crate) in_step: bool,
-    /// Whether this told all that is there, of some class or of all.
-    pub(crate) replayed: bool,
+    /// Whether this told everything anew.
+    pub(crate) anew: bool,
     pub(crate) token: String,
 }
 
@@ -77,6 +77,7 @@ impl Feed {
     }
 
     fn apply(&mut self, ask: &Ask, batch: Batch<AnyRecord>) -> Applied {
+        let anew = self.follow.token().is_empty();
         let (changes, wait) = self.follow.answered(ask, batch);
         let in_step = self.follow.in_step();
         if !in_step {
@@ -84,7 +85,7 @@ impl Feed {
         }
         self.wait(wait);
         let token = self.follow.token().to_owned();
-        Applied { changes, in_step, replayed: ask.is_replay(), token }
+        Applied { changes, in_step, anew, token }
     }
 
     fn trouble(&mut self, error: Error) -> Result<News, Arc<Error>> {

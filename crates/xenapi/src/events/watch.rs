@@ -31,7 +31,7 @@ use crate::generated::class::Class;
 pub struct Watch {
     state: State,
     told: vec::IntoIter<Change>,
-    /// What is told after the changes at hand.
+    /// All that is there is among the changes at hand.
     replayed: bool,
 }
 
@@ -82,7 +82,7 @@ impl Watch {
         match news {
             News::Batch(applied) => {
                 self.told = applied.changes.into_iter();
-                self.replayed = applied.in_step && applied.replayed;
+                self.replayed = applied.anew;
             }
             News::Trouble(_) => {}
         }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers are parts of tests")]
 
+mod events;
+mod mirror;
+mod pool;
 mod sessions;
 mod support;
 mod transport;

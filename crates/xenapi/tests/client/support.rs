@@ -1,6 +1,7 @@
 //! A server on a loopback address that answers as a test tells it, in bytes.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,8 @@ pub(crate) enum Reply {
     Send(Vec<u8>),
     /// Answer with this and close the connection.
     SendAndClose(Vec<u8>),
+    /// Answer with what this comes to, when it does.
+    Later(Pin<Box<dyn Future<Output = Vec<u8>> + Send>>),
     /// Never answer.
     Hang,
 }
@@ -132,6 +135,7 @@ async fn serve(
                 stream.shutdown().await.ok()?;
                 return None;
             }
+            Reply::Later(answer) => stream.write_all(&answer.await).await.ok()?,
             Reply::Hang => std::future::pending().await,
         }
     }
