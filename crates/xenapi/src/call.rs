@@ -6,12 +6,10 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
-use serde::Deserializer;
-
-use crate::class;
 use crate::client::Client;
 use crate::error::Error;
-use crate::wire::{FromWire, Ref, Request};
+use crate::tasks::StartTask;
+use crate::wire::{FromWire, Request};
 
 /// A message that has not been sent. Awaiting it sends it and gives the result.
 ///
@@ -38,6 +36,10 @@ impl<R> Call<R> {
     /// What will be sent.
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -78,9 +80,9 @@ impl<R> AsyncCall<R> {
     }
 
     /// The `Async.` form: the server answers at once with a task, and what goes wrong is told by that.
-    pub fn start_task(self) -> Call<TaskRef<R>> {
+    pub fn start_task(self) -> StartTask<R> {
         let Call { client, request, timeout, .. } = self.0;
-        Call { client, request: request.as_task(), timeout, result: PhantomData }
+        StartTask::new(Call { client, request: request.as_task(), timeout, result: PhantomData })
     }
 }
 
@@ -90,43 +92,5 @@ impl<R: FromWire + Send + 'static> IntoFuture for AsyncCall<R> {
 
     fn into_future(self) -> Self::IntoFuture {
         self.0.into_future()
-    }
-}
-
-/// A task of the server that will have a result of type `R`.
-pub struct TaskRef<R> {
-    /// The reference of the task.
-    pub task: Ref<class::Task>,
-    result: PhantomData<fn() -> R>,
-}
-
-impl<R> TaskRef<R> {
-    /// A task whose result is known to be of type `R`.
-    pub fn new(task: Ref<class::Task>) -> Self {
-        Self { task, result: PhantomData }
-    }
-}
-
-impl<R> Default for TaskRef<R> {
-    fn default() -> Self {
-        Self::new(Ref::null())
-    }
-}
-
-impl<R> Clone for TaskRef<R> {
-    fn clone(&self) -> Self {
-        Self::new(self.task.clone())
-    }
-}
-
-impl<R> fmt::Debug for TaskRef<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.task.fmt(f)
-    }
-}
-
-impl<R> FromWire for TaskRef<R> {
-    fn from_wire<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ref::from_wire(deserializer).map(Self::new)
     }
 }

@@ -64,6 +64,7 @@ impl Client {
     ///
     /// Closing a closed client does nothing. When logging out fails the client is closed all the same.
     pub async fn close(&self) -> Result<(), Error> {
+        self.shared.tasks.clean().await;
         self.shared.close().await
     }
 

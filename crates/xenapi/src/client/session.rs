@@ -13,6 +13,7 @@ use super::{HOPS, check_status};
 use crate::error::{Error, Waiting};
 use crate::failure::Failure;
 use crate::secrecy::Secret;
+use crate::tasks::Hub;
 use crate::transport::{Deadline, Endpoint, Post, Response, Transport};
 use crate::wire::{self, Protocol, Request, Value};
 
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Held while logging in.
     flight: tokio::sync::Mutex<()>,
+    pub(crate) tasks: Arc<Hub>,
 }
 
 #[derive(Default)]
@@ -77,7 +79,8 @@ impl Shared {
         timeout: Duration,
     ) -> Self {
         let (state, flight) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { transport, login, timeout, addresses, originator, state, flight }
+        let tasks = Arc::default();
+        Self { transport, login, timeout, addresses, originator, state, flight, tasks }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -7,5 +7,6 @@ mod mirror;
 mod pool;
 mod sessions;
 mod support;
+mod tasks;
 mod transport;
 mod trust;

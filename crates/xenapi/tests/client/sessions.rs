@@ -216,5 +216,5 @@ async fn the_async_form_starts_a_task() {
     let client = connect(&server).await.unwrap();
     let clone = client.vm().clone(&Ref::from("OpaqueRef:1"), "copy");
     let task = clone.start_task().await.unwrap();
-    assert_eq!(task.task, Ref::from("OpaqueRef:task"));
+    assert_eq!(*task.reference(), Ref::from("OpaqueRef:task"));
 }
