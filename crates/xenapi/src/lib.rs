@@ -19,8 +19,9 @@
 //!
 //! - [`Client`] holds the session and has the messages of every class: `client.vm().start(…)`.
 //! - A message is a [`Call`], a plain value until it is awaited; those that take long are an
-//!   [`AsyncCall`], which can start a task instead.
+//!   [`AsyncCall`], which can start a [`Task`] instead.
 //! - [`Ref`] refers to an object of one class, and each class has its `Record`: [`vm::Record`].
+//! - [`Client::watch`] tells what happens in a pool, and a [`Mirror`] is a copy of it that stays current.
 //! - [`Error`] says what went wrong where, and [`Failure`] what the server said.
 //! - [`disk`] and [`image`] move disks and whole VMs as streams, [`metrics`] has what hosts measured, and
 //!   [`Client::open_console`] gives the bytes of a console.

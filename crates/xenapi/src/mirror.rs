@@ -45,12 +45,12 @@ use inner::Inner;
 /// # async fn example(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let mirror = Mirror::start(client, [Class::Vm, Class::VmGuestMetrics])?;
 /// mirror.ready(Duration::from_secs(60)).await?;
-/// for (vm, record) in mirror.by_name::<class::Vm>("assembler-1") {
+/// for (vm, record) in mirror.by_name::<class::Vm>("assembler") {
 ///     client.vm().start(&vm, false, false).await?;
-///     let running = |vm: Option<&_>| {
-///         vm.filter(|vm: &&std::sync::Arc<xenapi::vm::Record>| vm.power_state == VmPowerState::Running).map(|_| ())
-///     };
-///     mirror.wait_for(&vm, "the VM to run", Duration::from_secs(60), running).await?;
+///     let running = mirror.wait_for(&vm, "the VM to run", Duration::from_secs(60), |record| {
+///         (record?.power_state == VmPowerState::Running).then_some(())
+///     });
+///     running.await?;
 ///     println!("{} runs", record.name_label);
 /// }
 /// # Ok(())

@@ -88,7 +88,7 @@ impl<R> Task<R> {
     }
 
     /// Makes a task for what the caller does itself, such as an upload, to be named in the request for that.
-    /// It ends when the server says so, or when the caller sets its status.
+    /// It ends when the server says so, or when the caller sets its status; cancelling it does not end it.
     pub async fn create(client: &Client, label: &str, description: &str) -> Result<Self, Error> {
         let task = client.task().create(label, description).await?;
         Ok(Self::named(client, task, label.to_owned()))
@@ -131,7 +131,7 @@ impl<R> Task<R> {
         Progress::new(self.sight.clone())
     }
 
-    /// Asks the server to cancel it. What cannot be cancelled any more, or at all, goes on to its end.
+    /// Asks the server to cancel it, and does not wait for that. What cannot be cancelled any more, or at all, goes on to its end.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.client.task().cancel(&self.reference).await
     }

@@ -221,15 +221,17 @@ impl Follow {
 
     /// Looks whether as many objects are known as there are, and says so.
     fn compare(&mut self, ask: &Ask, counts: &[(Class, usize)]) -> bool {
+        if counts.is_empty() {
+            return self.in_step();
+        }
         for followed in &mut self.classes {
             // Messages are not kept where servers count.
             if followed.class == Class::Message || !ask.classes.contains(&followed.class) {
                 continue;
             }
-            let Some((_, count)) = counts.iter().find(|(class, _)| *class == followed.class) else {
-                continue;
-            };
-            let surplus = signed(*count) - signed(followed.known.len());
+            let count = counts.iter().find(|(class, _)| *class == followed.class);
+            let count = count.map_or(0, |(_, count)| *count);
+            let surplus = signed(count) - signed(followed.known.len());
             if ask.is_replay() {
                 followed.surplus = surplus;
             } else if surplus != followed.surplus && followed.due == Due::Nothing {

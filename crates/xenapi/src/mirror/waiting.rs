@@ -101,7 +101,7 @@ impl Mirror {
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # use xenapi::{Mirror, WaitError, class};
+    /// # use xenapi::{Mirror, class, mirror::WaitError};
     /// # async fn example(mirror: &Mirror) -> Result<(), WaitError> {
     /// let minute = Duration::from_secs(60);
     /// let vm = mirror
