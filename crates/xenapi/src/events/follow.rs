@@ -77,8 +77,9 @@ impl Ask {
 pub(crate) enum Setback {
     /// The same again.
     Same,
-    /// The session is over or the host is not the master, which a new try may mend at once.
-    Session,
+    /// A session that had been good is over, or its host is not the master any more. Another is got at
+    /// once.
+    StaleSession,
     /// The server does not know the token.
     Token,
 }
@@ -104,12 +105,13 @@ impl Follow {
         &self.token
     }
 
-    /// What to ask for next.
-    pub(crate) fn ask(&self) -> Ask {
-        let in_step = self.in_step();
-        let asked = self.classes.iter().filter(|followed| in_step || followed.due != Due::Nothing);
+    /// What to ask for next. What was missed of some classes is asked for only if that may be done now; the
+    /// others are followed meanwhile.
+    pub(crate) fn ask(&self, may_replay: bool) -> Ask {
+        let replay = self.token.is_empty() || (may_replay && !self.in_step());
+        let asked = self.classes.iter().filter(|followed| !replay || followed.due != Due::Nothing);
         let classes = asked.map(|followed| followed.class).collect();
-        Ask { classes, token: if in_step { self.token.clone() } else { String::new() } }
+        Ask { classes, token: if replay { String::new() } else { self.token.clone() } }
     }
 
     /// Another server, or one that has forgotten what it told: all has to be told anew.
@@ -123,21 +125,30 @@ impl Follow {
     /// Takes note of a failure, and says how long to wait before asking again.
     pub(crate) fn failed(&mut self, setback: Setback) -> Duration {
         let earlier = self.failures;
-        self.failures = self.failures.saturating_add(1);
+        let later = earlier.saturating_add(1);
         match setback {
-            Setback::Same => back_off(earlier),
-            Setback::Session => earlier.checked_sub(1).map_or(Duration::ZERO, back_off),
+            Setback::StaleSession => Duration::ZERO,
+            Setback::Same => {
+                self.failures = later;
+                back_off(earlier)
+            }
             Setback::Token => {
+                self.failures = later;
                 self.start_over();
                 earlier.checked_sub(1).map_or(Duration::ZERO, back_off)
             }
         }
     }
 
-    /// Takes in the answer to what was asked, and says what has changed and how long to wait before
-    /// asking again.
-    pub(crate) fn answered<R>(&mut self, ask: &Ask, batch: Batch<R>) -> (Vec<Change<R>>, Duration) {
+    /// Takes in the answer to what was asked, and says what has changed. Where that shows that something
+    /// was missed, it also says how long to wait before asking for that.
+    pub(crate) fn answered<R>(
+        &mut self,
+        ask: &Ask,
+        batch: Batch<R>,
+    ) -> (Vec<Change<R>>, Option<Duration>) {
         self.failures = 0;
+        let was_in_step = self.in_step();
         let mut changes = Vec::with_capacity(batch.events.len());
         if ask.is_replay() {
             self.replay(ask, batch.events, &mut changes);
@@ -148,16 +159,20 @@ impl Follow {
             self.apply(batch.events, &mut changes);
             self.token = batch.token;
         }
-        let agreed = self.compare(ask, &batch.counts);
-        if !agreed {
-            let wait = self.disagreements.checked_sub(1).map_or(Duration::ZERO, back_off);
-            self.disagreements = self.disagreements.saturating_add(1);
-            return (changes, wait);
+        self.compare(ask, &batch.counts);
+        if self.in_step() {
+            if !ask.is_replay() {
+                self.disagreements = 0;
+            }
+            return (changes, None);
         }
-        if !ask.is_replay() {
-            self.disagreements = 0;
-        }
-        (changes, Duration::ZERO)
+        let is_news = was_in_step || ask.is_replay();
+        let wait = is_news.then(|| {
+            let earlier = self.disagreements;
+            self.disagreements = earlier.saturating_add(1);
+            earlier.checked_sub(1).map_or(Duration::ZERO, back_off)
+        });
+        (changes, wait)
     }
 
     /// Takes in all that is there: what is not told again is gone.
@@ -219,10 +234,10 @@ impl Follow {
         self.classes.binary_search_by_key(&class, |followed| followed.class).ok()
     }
 
-    /// Looks whether as many objects are known as there are, and says so.
-    fn compare(&mut self, ask: &Ask, counts: &[(Class, usize)]) -> bool {
+    /// Looks whether as many objects are known as there are.
+    fn compare(&mut self, ask: &Ask, counts: &[(Class, usize)]) {
         if counts.is_empty() {
-            return self.in_step();
+            return;
         }
         for followed in &mut self.classes {
             // Messages are not kept where servers count.
@@ -234,11 +249,11 @@ impl Follow {
             let surplus = signed(count) - signed(followed.known.len());
             if ask.is_replay() {
                 followed.surplus = surplus;
-            } else if surplus != followed.surplus && followed.due == Due::Nothing {
-                followed.due = Due::Count;
+            } else if followed.due != Due::All {
+                let agrees = surplus == followed.surplus;
+                followed.due = if agrees { Due::Nothing } else { Due::Count };
             }
         }
-        self.in_step()
     }
 }
 

@@ -28,63 +28,63 @@ fn gone(object: AnyRef) -> Event<u32> {
 /// Follows VMs, of which 1 and 2 are there.
 fn following() -> Follow {
     let mut follow = Follow::new(&[Class::Vm]);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     assert_eq!(ask, Ask { classes: vec![Class::Vm], token: String::new() });
     let (changes, wait) =
         follow.answered(&ask, batch("10", vec![there(vm(1), 1), there(vm(2), 2)], 2));
     assert_eq!(changes, [Change::Added(vm(1), 1), Change::Added(vm(2), 2)]);
-    assert!(wait.is_zero() && follow.in_step());
+    assert!(wait.is_none() && follow.in_step());
     follow
 }
 
 #[test]
 fn what_happens_is_told_from_token_to_token() {
     let mut follow = following();
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     assert_eq!(ask.token, "10");
     let events = vec![there(vm(3), 3), there(vm(1), 7), gone(vm(2)), gone(vm(9))];
     let (changes, _) = follow.answered(&ask, batch("11", events, 2));
     let expected = [Change::Added(vm(3), 3), Change::Changed(vm(1), 7), Change::Removed(vm(2))];
     assert_eq!(changes, expected);
-    assert_eq!(follow.ask().token, "11");
+    assert_eq!(follow.ask(true).token, "11");
 }
 
 #[test]
 fn a_deletion_that_was_lost_is_found_by_counting() {
     let mut follow = following();
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let (changes, wait) = follow.answered(&ask, batch("20", vec![there(vm(3), 3)], 2));
     assert_eq!(changes, [Change::Added(vm(3), 3)]);
-    assert!(wait.is_zero() && !follow.in_step());
-    let ask = follow.ask();
+    assert!(wait.unwrap().is_zero() && !follow.in_step());
+    let ask = follow.ask(true);
     assert!(ask.is_replay());
     // What changed meanwhile is told by the events since the token, and not here.
     let (changes, _) =
         follow.answered(&ask, batch("25", vec![there(vm(1), 7), there(vm(3), 3)], 2));
     assert_eq!(changes, [Change::Removed(vm(2))]);
-    assert_eq!(follow.ask().token, "20");
+    assert_eq!(follow.ask(true).token, "20");
 }
 
 #[test]
 fn only_the_class_that_does_not_agree_is_told_anew() {
     let mut follow = Follow::new(&[Class::Host, Class::Vm]);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("1", vec![there(vm(1), 1)], 1));
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("2", vec![], 2));
-    assert_eq!(follow.ask().classes, [Class::Vm]);
+    assert_eq!(follow.ask(true).classes, [Class::Vm]);
 }
 
 #[test]
 fn a_count_that_stays_off_is_put_up_with() {
     let mut follow = Follow::new(&[Class::Vm]);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("1", vec![there(vm(1), 1)], 5));
     assert!(follow.in_step());
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("2", vec![there(vm(2), 2)], 6));
     assert!(follow.in_step());
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("3", vec![], 5));
     assert!(!follow.in_step());
 }
@@ -94,19 +94,38 @@ fn counts_that_never_agree_are_not_asked_about_without_pause() {
     let mut follow = following();
     let mut waits = Vec::new();
     for count in 0..7 {
-        let ask = follow.ask();
+        let ask = follow.ask(true);
         let (_, wait) = follow.answered(&ask, batch("11", vec![], 100 * count));
-        waits.push(wait.as_secs());
-        let ask = follow.ask();
+        waits.push(wait.unwrap().as_secs());
+        let ask = follow.ask(true);
         assert!(ask.is_replay());
         let _ = follow.answered(&ask, batch("12", vec![there(vm(1), 1), there(vm(2), 2)], 2));
     }
     assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30]);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, batch("13", vec![], 2));
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let (_, wait) = follow.answered(&ask, batch("14", vec![], 7));
-    assert!(wait.is_zero());
+    assert!(wait.unwrap().is_zero());
+}
+
+#[test]
+fn while_something_missed_may_not_be_asked_for_the_rest_is_followed() {
+    let mut follow = following();
+    let ask = follow.ask(true);
+    let (_, wait) = follow.answered(&ask, batch("11", vec![], 1));
+    assert!(wait.is_some());
+    let ask = follow.ask(false);
+    assert_eq!(ask.token, "11");
+    let (changes, wait) = follow.answered(&ask, batch("12", vec![there(vm(3), 3)], 2));
+    assert_eq!(changes, [Change::Added(vm(3), 3)]);
+    // It is known already, and for when that was planned.
+    assert!(wait.is_none() && !follow.in_step());
+    assert!(follow.ask(true).is_replay());
+    // What was missed may come after all.
+    let ask = follow.ask(false);
+    let _ = follow.answered(&ask, batch("13", vec![gone(vm(1))], 2));
+    assert!(follow.in_step());
 }
 
 #[test]
@@ -118,9 +137,9 @@ fn messages_are_not_counted() {
         counts: vec![(Class::Message, 0)],
         token: "1".into(),
     };
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let _ = follow.answered(&ask, answer);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let answer =
         Batch::<u32> { counts: vec![(Class::Message, 7)], token: "2".into(), ..Default::default() };
     let _ = follow.answered(&ask, answer);
@@ -130,11 +149,11 @@ fn messages_are_not_counted() {
 #[test]
 fn an_event_without_its_record_has_the_class_told_anew() {
     let mut follow = following();
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     let unseen = Event { object: vm(1), sight: Sight::Unseen };
     let (changes, _) = follow.answered(&ask, batch("11", vec![unseen], 2));
     assert_eq!(changes, []);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     assert!(ask.is_replay());
     let (changes, _) =
         follow.answered(&ask, batch("12", vec![there(vm(1), 7), there(vm(2), 2)], 2));
@@ -146,39 +165,38 @@ fn failures_are_followed_by_longer_and_longer_waits_until_an_answer() {
     let mut follow = following();
     let waits: Vec<_> = (0..7).map(|_| follow.failed(Setback::Same).as_secs()).collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     assert_eq!(ask.token, "10");
     let _ = follow.answered(&ask, batch("11", vec![], 2));
     assert_eq!(follow.failed(Setback::Same).as_secs(), 1);
 }
 
 #[test]
-fn a_lost_session_is_mended_at_once_and_then_with_waits() {
+fn a_session_that_is_over_is_replaced_at_once_however_often() {
     let mut follow = following();
-    let waits: Vec<_> = (0..4).map(|_| follow.failed(Setback::Session).as_secs()).collect();
-    assert_eq!(waits, [0, 1, 2, 4]);
     for _ in 0..100 {
-        assert!(follow.failed(Setback::Session).as_secs() <= LONGEST);
+        assert!(follow.failed(Setback::StaleSession).is_zero());
     }
+    assert_eq!(follow.failed(Setback::Same).as_secs(), 1);
 }
 
 #[test]
 fn another_server_tells_everything_and_the_differences_are_found() {
     let mut follow = following();
     follow.start_over();
-    let ask = follow.ask();
+    let ask = follow.ask(true);
     assert!(ask.is_replay() && !follow.in_step());
     let (changes, _) = follow.answered(&ask, batch("3", vec![there(vm(2), 7), there(vm(3), 3)], 2));
     let expected = [Change::Changed(vm(2), 7), Change::Added(vm(3), 3), Change::Removed(vm(1))];
     assert_eq!(changes, expected);
-    assert_eq!(follow.ask().token, "3");
+    assert_eq!(follow.ask(true).token, "3");
 }
 
 #[test]
 fn a_token_that_is_refused_is_given_up() {
     let mut follow = following();
     assert!(follow.failed(Setback::Token).is_zero());
-    assert!(follow.ask().is_replay());
+    assert!(follow.ask(true).is_replay());
 }
 
 /// A server that remembers only some deletions.
@@ -264,8 +282,8 @@ enum Act {
     Create(Class),
     Touch(u8),
     Delete(u8),
-    /// The follower asks once.
-    Ask,
+    /// The follower asks once, and may ask for what it missed or not.
+    Ask(bool),
     /// The toolstack restarts: it forgets deletions, and sessions end.
     Restart,
     /// An answer is lost on its way.
@@ -278,7 +296,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => class.prop_map(Act::Create),
         4 => any::<u8>().prop_map(Act::Touch),
         4 => any::<u8>().prop_map(Act::Delete),
-        4 => Just(Act::Ask),
+        4 => any::<bool>().prop_map(Act::Ask),
         1 => Just(Act::Restart),
         1 => Just(Act::Lose),
     ]
@@ -314,12 +332,12 @@ proptest! {
                 Act::Delete(pick) => server.delete(pick),
                 Act::Restart => {
                     server.restart();
-                    let _ = follow.failed(Setback::Session);
+                    let _ = follow.failed(Setback::StaleSession);
                     follow.start_over();
                 }
                 Act::Lose => drop(follow.failed(Setback::Same)),
-                Act::Ask => {
-                    let ask = follow.ask();
+                Act::Ask(may_replay) => {
+                    let ask = follow.ask(may_replay);
                     let (changes, _) = follow.answered(&ask, server.answer(&ask));
                     apply(&mut mirror, changes);
                     if follow.in_step() && !ask.is_replay() {
@@ -334,7 +352,7 @@ proptest! {
         }
         // Once nothing happens any more, a few questions are enough.
         for _ in 0..4 {
-            let ask = follow.ask();
+            let ask = follow.ask(true);
             let (changes, _) = follow.answered(&ask, server.answer(&ask));
             apply(&mut mirror, changes);
         }
