@@ -1,0 +1,4 @@
+//! A simulated XCP-ng pool.
+
+pub mod disk;
+pub mod guest;
