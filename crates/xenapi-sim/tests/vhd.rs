@@ -1,17 +1,25 @@
 //! VHD images against `qemu-img`, which we did not write.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use xenapi_sim::disk::{Disk, DiskId, DiskStore, ImageError, export_raw, export_vhd, import_vhd};
+use uuid::Uuid;
+use xenapi_sim::disk::{Disk, DiskDirectory, ImageError, export_raw, export_vhd, import_vhd};
+use xenapi_sim::store::DiskId;
+
+fn random() -> DiskId {
+    DiskId(Uuid::new_v4())
+}
 
 const MIB: u64 = 1 << 20;
 
 fn has_qemu_img() -> bool {
     let found = Command::new("qemu-img").arg("--version").output().is_ok();
     if !found {
-        println!("passed over: there is no `qemu-img` here (Debian: qemu-utils)");
+        eprintln!("skipped: there is no `qemu-img` here (Debian: qemu-utils)");
     }
     found
 }
@@ -25,8 +33,8 @@ fn qemu_img(words: &[&str], files: &[&Path]) -> String {
 }
 
 /// A disk with data at its start, across two blocks, in its last sector, and much of nothing.
-fn sample(store: &DiskStore, size: u64) -> Disk {
-    let disk = store.create(DiskId::random(), size).unwrap();
+fn sample(store: &DiskDirectory, size: u64) -> Disk {
+    let disk = store.create(random(), size).unwrap();
     disk.write_at(0, b"first").unwrap();
     disk.write_at(2 * MIB - 3, b"across two blocks").unwrap();
     disk.write_at(11 * MIB, &vec![0xa5; 3_000_000]).unwrap();
@@ -53,7 +61,7 @@ fn qemu_reads_what_we_write() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path().join("disks")).unwrap();
+    let store = DiskDirectory::open(directory.path().join("disks")).unwrap();
     let (image, out) = (directory.path().join("a.vhd"), directory.path().join("a.raw"));
     for size in [64 * MIB, 127 * MIB + 512, 20 * MIB + 1536] {
         let disk = sample(&store, size);
@@ -72,13 +80,13 @@ fn we_read_what_qemu_writes() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path().join("disks")).unwrap();
+    let store = DiskDirectory::open(directory.path().join("disks")).unwrap();
     let (source, image) = (directory.path().join("a.raw"), directory.path().join("a.vhd"));
     let original = raw(&sample(&store, 64 * MIB));
     fs::write(&source, &original).unwrap();
     let options = ["convert", "-f", "raw", "-O", "vpc", "-o", "subformat=dynamic,force_size=on"];
     qemu_img(&options, &[&source, &image]);
-    let disk = store.create(DiskId::random(), 64 * MIB).unwrap();
+    let disk = store.create(random(), 64 * MIB).unwrap();
     disk.write_at(40 * MIB, b"left from before").unwrap();
     assert_eq!(import_vhd(&disk, &*fs::read(&image).unwrap()).unwrap(), 64 * MIB);
     assert!(raw(&disk) == original);
@@ -88,8 +96,8 @@ fn we_read_what_qemu_writes() {
 #[test]
 fn a_difference_brings_the_base_to_what_the_disk_is() {
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path()).unwrap();
-    let (base, now, copy) = (DiskId::random(), DiskId::random(), DiskId::random());
+    let store = DiskDirectory::open(directory.path()).unwrap();
+    let (base, now, copy) = (random(), random(), random());
     let base_disk = store.create(base, 32 * MIB).unwrap();
     base_disk.write_at(MIB, &vec![1; 100_000]).unwrap();
     let disk = store.clone_disk(base, now).unwrap();
@@ -105,10 +113,10 @@ fn a_difference_brings_the_base_to_what_the_disk_is() {
 #[test]
 fn an_image_cut_anywhere_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path()).unwrap();
+    let store = DiskDirectory::open(directory.path()).unwrap();
     let disk = sample(&store, 16 * MIB);
     let image = vhd(&disk, None);
-    let target = store.create(DiskId::random(), 16 * MIB).unwrap();
+    let target = store.create(random(), 16 * MIB).unwrap();
     for cut in (0..3000).chain([image.len() - 512, image.len() - 1]) {
         let error = import_vhd(&target, &image[..cut]).unwrap_err();
         assert!(matches!(error, ImageError::Malformed { .. }), "cut at {cut}: {error}");
@@ -119,9 +127,9 @@ fn an_image_cut_anywhere_is_refused() {
 #[test]
 fn an_image_larger_than_the_disk_is_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path()).unwrap();
+    let store = DiskDirectory::open(directory.path()).unwrap();
     let image = vhd(&sample(&store, 16 * MIB), None);
-    let small = store.create(DiskId::random(), 8 * MIB).unwrap();
+    let small = store.create(random(), 8 * MIB).unwrap();
     small.write_at(0, b"kept").unwrap();
     let error = import_vhd(&small, &*image).unwrap_err();
     assert!(matches!(error, ImageError::TooLong { .. }), "{error}");
@@ -131,9 +139,9 @@ fn an_image_larger_than_the_disk_is_refused_before_anything_is_written() {
 #[test]
 fn no_change_of_a_byte_in_the_headers_makes_the_reader_panic() {
     let directory = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(directory.path()).unwrap();
+    let store = DiskDirectory::open(directory.path()).unwrap();
     let image = vhd(&sample(&store, 16 * MIB), None);
-    let target = store.create(DiskId::random(), 16 * MIB).unwrap();
+    let target = store.create(random(), 16 * MIB).unwrap();
     for at in 0..2048 {
         let mut bad = image.clone();
         bad[at] ^= 0x81;

@@ -57,7 +57,8 @@ fn broken(at: u64) -> impl Fn(io::Error) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{DiskId, DiskStore, export_raw};
+    use crate::disk::{DiskDirectory, export_raw};
+    use crate::store::DiskId;
 
     fn frame(offset: u64, data: &[u8]) -> Vec<u8> {
         let length = u32::try_from(data.len()).unwrap();
@@ -66,8 +67,8 @@ mod tests {
 
     fn import(size: u64, stream: &[u8]) -> (Result<u64, ImageError>, Vec<u8>) {
         let directory = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
-        let disk = store.create(DiskId::random(), size).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
+        let disk = store.create(DiskId(uuid::Uuid::new_v4()), size).unwrap();
         let outcome = import_chunked(&disk, stream);
         let mut bytes = Vec::new();
         export_raw(&disk, &mut bytes).unwrap();

@@ -3,20 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::DiskId;
+use crate::store::DiskId;
 
 /// Why a disk could not be made, opened, changed or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskError {
     /// No disk has that name.
-    #[error("there is no disk `{disk}`")]
+    #[error("there is no disk `{}`", disk.0)]
     NotFound {
         /// The name asked for.
         disk: DiskId,
     },
     /// A disk of that name is there already.
-    #[error("there is a disk `{disk}` already")]
+    #[error("there is a disk `{}` already", disk.0)]
     AlreadyExists {
         /// The name that is taken.
         disk: DiskId,
@@ -32,7 +32,7 @@ pub enum DiskError {
         size: u64,
     },
     /// A disk can grow but not shrink.
-    #[error("disk `{disk}` of {size} bytes cannot shrink to {wanted}")]
+    #[error("disk `{}` of {size} bytes cannot shrink to {wanted}", disk.0)]
     CannotShrink {
         /// The disk.
         disk: DiskId,
@@ -96,6 +96,21 @@ pub enum ImageError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl From<DiskError> for io::Error {
+    fn from(error: DiskError) -> Self {
+        let kind = match &error {
+            DiskError::NotFound { .. } => io::ErrorKind::NotFound,
+            DiskError::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
+            DiskError::OutOfRange { .. } | DiskError::CannotShrink { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            DiskError::DirectoryInUse { .. } => io::ErrorKind::ResourceBusy,
+            DiskError::File { source, .. } | DiskError::Access { source, .. } => source.kind(),
+        };
+        Self::new(kind, error)
+    }
 }
 
 impl ImageError {

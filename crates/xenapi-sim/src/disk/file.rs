@@ -176,9 +176,10 @@ impl<'a> Iterator for Runs<'a> {
         let offset = self.offset;
         self.rest = rest;
         self.offset += length as u64;
-        Some(match zeros {
-            true => Run::Zeros { offset, length: length as u64 },
-            false => Run::Data { offset, bytes: run },
+        Some(if zeros {
+            Run::Zeros { offset, length: length as u64 }
+        } else {
+            Run::Data { offset, bytes: run }
         })
     }
 }

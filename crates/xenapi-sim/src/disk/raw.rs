@@ -94,11 +94,14 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> (usize, End) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{DiskId, DiskStore};
+    use crate::disk::DiskDirectory;
+    use crate::store::DiskId;
 
     fn disk(size: u64) -> (tempfile::TempDir, Disk) {
         let directory = tempfile::tempdir().unwrap();
-        let disk = DiskStore::open(directory.path()).unwrap().create(DiskId::random(), size);
+        let disk = DiskDirectory::open(directory.path())
+            .unwrap()
+            .create(DiskId(uuid::Uuid::new_v4()), size);
         (directory, disk.unwrap())
     }
 

@@ -206,7 +206,7 @@ impl Incoming {
 fn place(name: &str) -> Result<(&str, u64), ImageError> {
     let parts = name.rsplit_once('/').and_then(|(directory, number)| {
         // Numbers that no disk has would overflow the offset.
-        let number: u64 = number.parse().ok().filter(|number| *number <= u64::from(u32::MAX))?;
+        let number: u64 = number.parse().ok().filter(|number| u32::try_from(*number).is_ok())?;
         Some((directory, number))
     });
     parts.ok_or_else(|| malformed(format!("it holds `{name}`, which is no piece of a disk")))
@@ -244,10 +244,11 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::disk::{DiskId, DiskStore, export_raw};
+    use crate::disk::{DiskDirectory, export_raw};
+    use crate::store::DiskId;
 
     struct Sink<'a> {
-        store: &'a DiskStore,
+        store: &'a DiskDirectory,
         metadata: Vec<u8>,
         disks: HashMap<String, Disk>,
         size: u64,
@@ -259,7 +260,7 @@ mod tests {
             Ok(vec!["Ref:7".into()])
         }
         fn disk(&mut self, directory: &str) -> Result<Option<Disk>, ImageError> {
-            let disk = self.store.create(DiskId::random(), self.size)?;
+            let disk = self.store.create(DiskId(uuid::Uuid::new_v4()), self.size)?;
             self.disks.insert(directory.to_owned(), disk.clone());
             Ok(Some(disk))
         }
@@ -271,8 +272,8 @@ mod tests {
         bytes
     }
 
-    fn image(store: &DiskStore, size: u64) -> (Disk, Vec<u8>) {
-        let disk = store.create(DiskId::random(), size).unwrap();
+    fn image(store: &DiskDirectory, size: u64) -> (Disk, Vec<u8>) {
+        let disk = store.create(DiskId(uuid::Uuid::new_v4()), size).unwrap();
         disk.write_at(5 * PIECE + 17, b"in the middle").unwrap();
         let mut image = Vec::new();
         let disks = [XvaDisk { directory: "Ref:7".into(), disk: disk.clone() }];
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn a_vm_survives_a_round_trip() {
         let directory = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         let size = 9 * PIECE + 512;
         let (disk, image) = image(&store, size);
         let mut sink = Sink { store: &store, metadata: vec![], disks: HashMap::new(), size };
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn the_image_holds_the_first_and_last_piece_and_those_with_data() {
         let directory = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         let (_, image) = image(&store, 9 * PIECE);
         let mut archive = tar::Archive::new(&*image);
         let names: Vec<String> = (archive.entries().unwrap())
@@ -310,7 +311,7 @@ mod tests {
     #[test]
     fn a_changed_or_cut_image_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         let size = 6 * PIECE;
         let (_, image) = image(&store, size);
         let mut changed = image.clone();
@@ -326,7 +327,7 @@ mod tests {
     #[test]
     fn a_disk_smaller_than_its_image_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         let (_, image) = image(&store, 6 * PIECE);
         let mut sink = Sink { store: &store, metadata: vec![], disks: HashMap::new(), size: PIECE };
         assert!(matches!(import_xva(&*image, &mut sink), Err(ImageError::Disk(_))));

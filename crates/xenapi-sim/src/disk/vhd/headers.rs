@@ -11,8 +11,8 @@ pub(super) const BLOCK_SIZE: u32 = 2 << 20;
 /// More entries than the largest disk of the smallest block that we take.
 const MOST_ENTRIES: u32 = 4 << 20;
 
-const COOKIE: &[u8; 8] = b"conectix";
-const DYNAMIC_COOKIE: &[u8; 8] = b"cxsparse";
+const COOKIE: [u8; 8] = *b"conectix";
+const DYNAMIC_COOKIE: [u8; 8] = *b"cxsparse";
 const VERSION: u32 = 0x0001_0000;
 /// The creator's mark of the toolstack's storage: readers take the size from the footer, where with
 /// others they compute it from the geometry.
@@ -39,7 +39,7 @@ pub(super) struct Footer {
 impl Footer {
     pub(super) fn to_bytes(self) -> [u8; FOOTER] {
         let mut bytes = [0; FOOTER];
-        bytes[0..8].copy_from_slice(COOKIE);
+        bytes[0..8].copy_from_slice(&COOKIE);
         put_u32(&mut bytes, 8, 2); // features: none, but a bit that is always set
         put_u32(&mut bytes, 12, VERSION);
         put_u64(&mut bytes, 16, self.header_at);
@@ -82,7 +82,7 @@ pub(super) struct DynamicHeader {
 impl DynamicHeader {
     pub(super) fn to_bytes(self) -> [u8; DYNAMIC_HEADER] {
         let mut bytes = [0; DYNAMIC_HEADER];
-        bytes[0..8].copy_from_slice(DYNAMIC_COOKIE);
+        bytes[0..8].copy_from_slice(&DYNAMIC_COOKIE);
         put_u64(&mut bytes, 8, u64::MAX);
         put_u64(&mut bytes, 16, self.table_at);
         put_u32(&mut bytes, 24, VERSION);
@@ -121,8 +121,8 @@ fn malformed(reason: impl Into<String>) -> ImageError {
     ImageError::malformed(FORMAT, reason)
 }
 
-fn check(bytes: &[u8], cookie: &[u8; 8], sum_at: usize, part: &str) -> Result<(), ImageError> {
-    if !bytes.starts_with(cookie) {
+fn check(bytes: &[u8], cookie: [u8; 8], sum_at: usize, part: &str) -> Result<(), ImageError> {
+    if !bytes.starts_with(&cookie) {
         return Err(malformed(format!("there is no {part} where one is due")));
     }
     if checksum(bytes, sum_at) != u32_at(bytes, sum_at) {

@@ -3,14 +3,12 @@
 //! A disk is the file `<name>.raw`. One that is being made carries another ending and takes its name
 //! by a rename, so that a disk is there in full or not at all, whenever the process ends.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
+use crate::store::{DiskId, DiskStore};
 use rustix::fs::{FlockOperation, flock, ioctl_ficlone};
-use uuid::Uuid;
 
 use super::file::Disk;
 use super::{DiskError, raw};
@@ -19,45 +17,15 @@ const ENDING: &str = "raw";
 const UNFINISHED: &str = "new";
 const LOCK: &str = "lock";
 
-/// A disk's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DiskId(Uuid);
-
-impl DiskId {
-    /// A name that no other disk has.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-}
-
-impl From<Uuid> for DiskId {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-}
-
-impl FromStr for DiskId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl fmt::Display for DiskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
 /// A directory that holds disks. No other process can open it meanwhile.
 #[derive(Debug)]
-pub struct DiskStore {
+pub struct DiskDirectory {
     directory: PathBuf,
     // Held for its lock.
     _lock: File,
 }
 
-impl DiskStore {
+impl DiskDirectory {
     /// Opens the directory, which is made if need be, and removes what was left unfinished in it.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, DiskError> {
         let directory = directory.into();
@@ -76,7 +44,7 @@ impl DiskStore {
 
     /// The names of all disks, sorted.
     pub fn ids(&self) -> Result<Vec<DiskId>, DiskError> {
-        let name = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok();
+        let name = |path: &PathBuf| path.file_stem()?.to_str()?.parse().ok().map(DiskId);
         let mut ids: Vec<DiskId> = self.files(ENDING)?.iter().filter_map(name).collect();
         ids.sort();
         Ok(ids)
@@ -145,6 +113,15 @@ impl DiskStore {
         })
     }
 
+    /// Opens a disk, which is made with this size if it is not there.
+    fn disk_or_new(&self, id: DiskId, size: u64) -> Result<Disk, DiskError> {
+        match self.create(id, size) {
+            Ok(disk) => Ok(disk),
+            Err(DiskError::AlreadyExists { .. }) => self.disk(id),
+            Err(error) => Err(error),
+        }
+    }
+
     fn make(
         &self,
         id: DiskId,
@@ -167,13 +144,74 @@ impl DiskStore {
     }
 
     fn path(&self, id: DiskId) -> PathBuf {
-        self.directory.join(id.to_string()).with_extension(ENDING)
+        self.directory.join(id.0.to_string()).with_extension(ENDING)
     }
 
     fn files(&self, ending: &str) -> Result<Vec<PathBuf>, DiskError> {
         let entries = fs::read_dir(&self.directory).map_err(file("list", &self.directory))?;
         let paths = entries.flatten().map(|entry| entry.path());
         Ok(paths.filter(|path| path.extension().is_some_and(|found| found == ending)).collect())
+    }
+}
+
+/// For a pool: a disk that has no file yet is one of zeros, and what is written makes it longer.
+impl DiskStore for DiskDirectory {
+    fn create(&self, disk: DiskId, size: u64) -> io::Result<()> {
+        self.disk_or_new(disk, size)?;
+        Ok(())
+    }
+
+    fn clone_disk(&self, from: DiskId, to: DiskId) -> io::Result<()> {
+        match self.clone_disk(from, to) {
+            Ok(_) | Err(DiskError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn resize(&self, disk: DiskId, size: u64) -> io::Result<()> {
+        self.disk_or_new(disk, size)?;
+        Ok(self.resize(disk, size)?)
+    }
+
+    fn read_at(&self, disk: DiskId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let open = match self.disk(disk) {
+            Ok(open) => open,
+            Err(DiskError::NotFound { .. }) => {
+                buffer.fill(0);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let size = open.size()?;
+        let there = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (there, rest) = buffer.split_at_mut(there.min(buffer.len()));
+        open.read_at(offset.min(size), there)?;
+        rest.fill(0);
+        Ok(())
+    }
+
+    fn write_at(&self, disk: DiskId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        let open = self.disk_or_new(disk, end)?;
+        if open.size()? < end {
+            self.resize(disk, end)?;
+        }
+        Ok(open.write_at(offset, bytes)?)
+    }
+
+    fn used(&self, disk: DiskId) -> io::Result<u64> {
+        match self.disk(disk) {
+            Ok(disk) => Ok(disk.allocated()?),
+            Err(DiskError::NotFound { .. }) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn destroy(&self, disk: DiskId) -> io::Result<()> {
+        match self.remove(disk) {
+            Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -185,17 +223,22 @@ fn file(action: &'static str, path: &Path) -> impl Fn(io::Error) -> DiskError {
 mod tests {
     use super::*;
     use tempfile::TempDir;
+    use uuid::Uuid;
 
-    fn store() -> (TempDir, DiskStore) {
+    fn store() -> (TempDir, DiskDirectory) {
         let directory = TempDir::new().unwrap();
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         (directory, store)
+    }
+
+    fn random() -> DiskId {
+        DiskId(Uuid::new_v4())
     }
 
     #[test]
     fn a_new_disk_is_all_zero_and_takes_no_room() {
         let (_directory, store) = store();
-        let disk = store.create(DiskId::random(), 10 << 30).unwrap();
+        let disk = store.create(random(), 10 << 30).unwrap();
         assert_eq!(disk.size().unwrap(), 10 << 30);
         assert_eq!(disk.allocated().unwrap(), 0);
         let mut read = [1; 100];
@@ -206,7 +249,7 @@ mod tests {
     #[test]
     fn what_is_written_as_zeros_gives_its_room_back() {
         let (_directory, store) = store();
-        let disk = store.create(DiskId::random(), 1 << 20).unwrap();
+        let disk = store.create(random(), 1 << 20).unwrap();
         disk.write_at(0, &vec![7; 1 << 20]).unwrap();
         assert_eq!(disk.allocated().unwrap(), 1 << 20);
         disk.write_at(4096, &vec![0; 1 << 19]).unwrap();
@@ -220,7 +263,7 @@ mod tests {
     #[test]
     fn a_clone_has_the_contents_of_its_origin_and_a_life_of_its_own() {
         let (_directory, store) = store();
-        let (one, two) = (DiskId::random(), DiskId::random());
+        let (one, two) = (random(), random());
         let disk = store.create(one, 1 << 30).unwrap();
         disk.write_at(5 << 20, b"shared").unwrap();
         let clone = store.clone_disk(one, two).unwrap();
@@ -237,7 +280,7 @@ mod tests {
     #[test]
     fn a_disk_grows_and_does_not_shrink() {
         let (_directory, store) = store();
-        let id = DiskId::random();
+        let id = random();
         store.create(id, 4096).unwrap().write_at(0, b"kept").unwrap();
         store.resize(id, 1 << 20).unwrap();
         store.resize(id, 1 << 20).unwrap();
@@ -249,7 +292,7 @@ mod tests {
     #[test]
     fn names_are_taken_once_and_unknown_ones_are_refused() {
         let (_directory, store) = store();
-        let id = DiskId::random();
+        let id = random();
         store.create(id, 1).unwrap();
         assert!(matches!(store.create(id, 1), Err(DiskError::AlreadyExists { .. })));
         assert!(matches!(store.clone_disk(id, id), Err(DiskError::AlreadyExists { .. })));
@@ -261,7 +304,7 @@ mod tests {
     #[test]
     fn nothing_is_read_or_written_past_the_end() {
         let (_directory, store) = store();
-        let disk = store.create(DiskId::random(), 10).unwrap();
+        let disk = store.create(random(), 10).unwrap();
         assert!(matches!(disk.write_at(8, b"abc"), Err(DiskError::OutOfRange { size: 10, .. })));
         assert!(matches!(disk.read_at(u64::MAX, &mut [0]), Err(DiskError::OutOfRange { .. })));
         assert_eq!(disk.size().unwrap(), 10);
@@ -270,20 +313,37 @@ mod tests {
     #[test]
     fn a_start_removes_what_was_left_unfinished_or_is_not_wanted() {
         let (directory, store) = store();
-        let (wanted, unwanted) = (DiskId::random(), DiskId::random());
+        let (wanted, unwanted) = (random(), random());
         store.create(wanted, 1).unwrap();
         store.create(unwanted, 1).unwrap();
-        fs::write(directory.path().join(format!("{}.new", DiskId::random())), "half").unwrap();
+        fs::write(directory.path().join(format!("{}.new", random().0)), "half").unwrap();
         drop(store);
-        let store = DiskStore::open(directory.path()).unwrap();
+        let store = DiskDirectory::open(directory.path()).unwrap();
         assert_eq!(store.retain(|id| id == wanted).unwrap(), [unwanted]);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the disk and the lock");
     }
 
     #[test]
+    fn a_pool_reads_zeros_where_nothing_was_written() {
+        let (_directory, store) = store();
+        let store: &dyn DiskStore = &store;
+        let (one, two) = (random(), random());
+        store.clone_disk(one, two).unwrap();
+        store.destroy(two).unwrap();
+        store.write_at(one, 10, b"abc").unwrap();
+        store.create(one, 5).unwrap();
+        let mut read = [9; 6];
+        store.read_at(one, 8, &mut read).unwrap();
+        assert_eq!(&read, b"\0\0abc\0");
+        store.resize(one, 1 << 20).unwrap();
+        store.read_at(two, 8, &mut read).unwrap();
+        assert_eq!((read, store.used(two).unwrap()), ([0; 6], 0));
+    }
+
+    #[test]
     fn a_directory_in_use_is_refused() {
         let (directory, _store) = store();
-        let refused = DiskStore::open(directory.path()).unwrap_err();
+        let refused = DiskDirectory::open(directory.path()).unwrap_err();
         assert!(matches!(refused, DiskError::DirectoryInUse { .. }), "{refused}");
     }
 }
