@@ -45,6 +45,11 @@ impl Tasks {
         running.spawn(task);
     }
 
+    /// Ends all of them, some time soon.
+    pub(super) fn abort(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
     /// Ends all of them; returns when they have ended.
     pub(super) async fn end(&self) {
         let mut running =

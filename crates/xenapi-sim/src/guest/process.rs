@@ -154,6 +154,13 @@ impl ProcessGuests {
     }
 }
 
+impl Drop for ProcessGuests {
+    fn drop(&mut self) {
+        // A guest ends with its supervisor.
+        lock(&self.shared.supervisors).abort_all();
+    }
+}
+
 #[async_trait]
 impl GuestDriver for ProcessGuests {
     fn name(&self) -> &'static str {
@@ -185,7 +192,9 @@ impl GuestDriver for ProcessGuests {
         let running = Running { boot: guest.machine.boot, isolation, orders };
         lock(&self.shared.running).insert(vm, running);
         guest.tasks.spawn(set_up(Arc::clone(&self.shared), Arc::clone(&guest), reports.clone()));
-        let supervisor = Supervisor { guest, sandbox, orders: received, asked, control, reports };
+        let tasks = EndTasks(Arc::clone(&guest));
+        let supervisor =
+            Supervisor { guest, sandbox, orders: received, asked, control, reports, tasks };
         let mut supervisors = lock(&self.shared.supervisors);
         while supervisors.try_join_next().is_some() {}
         supervisors.spawn(supervisor.run(Arc::clone(&self.shared)));
@@ -304,7 +313,6 @@ async fn answer(
     shared: &Shared,
     guest: &Arc<Guest>,
 ) -> Result<BTreeMap<u32, Vec<IpAddr>>, GuestError> {
-    let config = ssh::configure(guest, guest.has(GuestFault::WrongHostKey)).await;
     let mut addresses = BTreeMap::new();
     if guest.has(GuestFault::NoAddress) {
         return Ok(addresses);
@@ -316,7 +324,7 @@ async fn answer(
         })?;
         addresses.insert(nic.device, vec![IpAddr::V4(address)]);
         if !guest.has(GuestFault::SshRefuses) {
-            guest.tasks.spawn(ssh::serve(listener, Arc::clone(guest), Arc::clone(&config)));
+            guest.tasks.spawn(ssh::serve(listener, Arc::clone(guest)));
         }
     }
     Ok(addresses)
@@ -374,6 +382,16 @@ struct Supervisor {
     asked: mpsc::Receiver<Ended>,
     control: pipe::Receiver,
     reports: Reports,
+    tasks: EndTasks,
+}
+
+/// Ends a guest's tasks, which hold each other, when its supervisor is dropped.
+struct EndTasks(Arc<Guest>);
+
+impl Drop for EndTasks {
+    fn drop(&mut self) {
+        self.0.tasks.abort();
+    }
 }
 
 /// What a supervisor heard.
@@ -397,11 +415,12 @@ struct Ending {
 impl Supervisor {
     async fn run(mut self, shared: Arc<Shared>) {
         let ending = self.watch().await;
-        let Self { guest, sandbox, reports, mut orders, .. } = self;
+        let Self { guest, sandbox, reports, mut orders, tasks, .. } = self;
         if ending.in_good_order {
             ask_to_end(&guest).await;
         }
         guest.tasks.end().await;
+        drop(tasks);
         sandbox.stop().await;
         let vm = guest.machine.vm;
         {

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use super::accounts::{Account, AuthorizedKey};
 use super::boot;
 use super::booted::Guest;
+use super::fault::GuestFault;
 use super::host_keys;
 use super::sandbox::blocking;
 use session::{Request, TerminalSize, Work};
@@ -46,15 +47,15 @@ pub(super) enum Gate {
     Stalled,
 }
 
-/// How the server presents itself, for the boot that is going on.
-pub(super) async fn configure(guest: &Guest, wrong_key: bool) -> Arc<Config> {
+/// How the server presents itself to a client: by what the guest's files say now.
+async fn configure(guest: &Guest) -> Arc<Config> {
     let files = guest.files.clone();
     let loaded = blocking(move || {
         let keys = host_keys::load(&files);
         Ok((keys, boot::takes_passwords(&files)))
     });
     let (mut keys, passwords) = loaded.await.unwrap_or_default();
-    if wrong_key {
+    if guest.has(GuestFault::WrongHostKey) {
         keys = host_keys::random().into_iter().collect::<Vec<PrivateKey>>();
     }
     let mut methods = MethodSet::empty();
@@ -76,16 +77,11 @@ pub(super) async fn configure(guest: &Guest, wrong_key: bool) -> Arc<Config> {
 }
 
 /// Accepts connections until the guest ends.
-pub(super) async fn serve(listener: TcpListener, guest: Arc<Guest>, config: Arc<Config>) {
+pub(super) async fn serve(listener: TcpListener, guest: Arc<Guest>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                guest.tasks.spawn(connection(
-                    stream,
-                    peer,
-                    Arc::clone(&guest),
-                    Arc::clone(&config),
-                ));
+                guest.tasks.spawn(connection(stream, peer, Arc::clone(&guest)));
             }
             Err(error) => {
                 tracing::debug!(vm = %guest.machine.vm, %error, "a connection was not accepted");
@@ -96,11 +92,12 @@ pub(super) async fn serve(listener: TcpListener, guest: Arc<Guest>, config: Arc<
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, guest: Arc<Guest>, config: Arc<Config>) {
+async fn connection(stream: TcpStream, peer: SocketAddr, guest: Arc<Guest>) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let Ok(local) = stream.local_addr() else { return };
+    let config = configure(&guest).await;
     let (inner, outer) = tokio::io::duplex(WAITING);
     let (from_client, to_client) = stream.into_split();
     let (from_server, to_server) = tokio::io::split(outer);

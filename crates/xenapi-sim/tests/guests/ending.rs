@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bioxen_testkit::processes::{self, Process};
-use bioxen_testkit::{block_on, eventually};
+use bioxen_testkit::{block_on, eventually, wait_until};
 use xenapi_sim::driver::{Ended, GuestDriver, Order};
 
 use crate::rig::{Client, Rig, exists, has_ssh, printed};
@@ -208,4 +208,37 @@ fn a_driver_that_is_dropped_takes_its_guests_with_it() {
         drop(rig.guests);
         eventually("it is gone", || processes::with_mark(&mark).is_empty()).await;
     });
+}
+
+#[test]
+fn a_simulator_that_is_killed_takes_its_guests_with_it() {
+    const MARK: &str = "XENAPI_SIM_TEST_MARK";
+    if !has_ssh() {
+        return;
+    }
+    let name = "ending::a_simulator_that_is_killed_takes_its_guests_with_it";
+    if let Ok(mark) = std::env::var(MARK) {
+        block_on(async {
+            let rig = Rig::new();
+            let client = Client::new(rig.guests.ssh_port());
+            let mut booted = rig.boot(&client.user_data("")).await;
+            let address = booted.address().await;
+            let command = format!("setsid sleep {mark} >/dev/null 2>&1 </dev/null & echo");
+            printed(&client.ssh(address, "lua", &[&command]));
+            std::future::pending::<()>().await;
+        });
+    }
+    let mark = mark();
+    let sleep = || {
+        let found = processes::with_mark(&mark);
+        found.into_iter().find(|process| process.command_line().starts_with("sleep"))
+    };
+    let mut other = std::process::Command::new(std::env::current_exe().unwrap());
+    other.args([name, "--exact", "--nocapture"]).env(MARK, &mark).stdout(Stdio::null());
+    let mut other = other.spawn().unwrap();
+    wait_until("its guest runs", || sleep().is_some());
+    let sleep = sleep().unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    sleep.wait_for_end();
 }
