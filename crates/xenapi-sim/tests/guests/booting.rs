@@ -61,7 +61,7 @@ fn a_failing_command_and_a_missing_package_are_errors() {
         }
         rig.guests.set_faults(uuid::Uuid::nil(), [GuestFault::CloudInitFails].into());
         let seed = rig.seed(&client.user_data(""), &[]);
-        let mut booted = rig.boot_machine(rig.machine(uuid::Uuid::nil(), seed)).await;
+        let mut booted = rig.boot_machine(Rig::machine(uuid::Uuid::nil(), seed)).await;
         let address = booted.address().await;
         let waited = client.ssh(address, "lua", &["cloud-init status --wait"]);
         assert_eq!((waited.status.code(), &*waited.stdout), (Some(1), &b"status: error\n"[..]));
@@ -82,8 +82,8 @@ fn what_is_done_once_is_not_repeated_by_a_restart() {
         printed(&client.ssh(address, "lua", &["cloud-init status --wait; touch /tmp/gone ~/kept"]));
         rig.order(&booted, Order::Reboot).await;
         assert_eq!(booted.ended().await, Ended::Reboot);
-        let seed = rig.seed(&client.user_data(more), &[]);
-        let mut again = rig.machine(booted.vm, seed);
+        let disk = rig.seed(&client.user_data(more), &[]);
+        let mut again = Rig::machine(booted.vm, disk);
         again.boot = 2;
         let mut booted = rig.boot_machine(again).await;
         assert_eq!(booted.address().await, address, "the address stays");
@@ -111,7 +111,7 @@ fn a_guest_can_restart_or_crash_while_it_is_set_up() {
         let rig = Rig::new();
         let vm = uuid::Uuid::new_v4();
         let seed = rig.seed("#cloud-config\n", &[]);
-        let mut machine = rig.machine(vm, seed);
+        let mut machine = Rig::machine(vm, seed);
         let faults = "reboots-during-setup".to_owned();
         machine.xenstore_data.insert(GuestFault::KEY.into(), faults);
         let mut booted = rig.boot_machine(machine.clone()).await;
@@ -123,7 +123,7 @@ fn a_guest_can_restart_or_crash_while_it_is_set_up() {
         booted.says_nothing().await;
 
         rig.guests.set_faults(vm, [GuestFault::CrashesDuringSetup].into());
-        let mut booted = rig.boot_machine(rig.machine(vm, seed)).await;
+        let mut booted = rig.boot_machine(Rig::machine(vm, seed)).await;
         booted.address().await;
         assert_eq!(booted.ended().await, Ended::Crash);
     });

@@ -39,7 +39,7 @@ fn the_host_key_of_the_seed_is_the_one_that_is_shown() {
 
         rig.guests.set_faults(booted.vm, [GuestFault::WrongHostKey].into());
         let seed = rig.seed(&client.user_data(""), &[]);
-        let mut booted = rig.boot_machine(rig.machine(booted.vm, seed)).await;
+        let mut booted = rig.boot_machine(Rig::machine(booted.vm, seed)).await;
         let address = booted.address().await;
         let refused = complaint(&client.ssh(address, "lua", &["true"]));
         assert!(refused.contains("Host key verification failed"), "{refused}");
@@ -86,8 +86,8 @@ fn a_password_gets_in_where_the_seed_allows_it() {
             let address = booted.address().await;
             let script = client.path("askpass");
             std::fs::write(&script, "#!/bin/sh\necho 'open sesame'\n").unwrap();
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            std::fs::set_permissions(&script, mode).unwrap();
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(&script, executable).unwrap();
             // Passwords are set after the server answers, as on a real machine.
             crate::rig::printed(&client.ssh(address, "lua", &["cloud-init status --wait"]));
             let mut command = client.command(address, "lua", "other", &["echo in"]);

@@ -20,7 +20,7 @@ use xenapi_sim::guest::{ProcessGuests, ProcessOptions};
 use xenapi_sim::store::{DiskId, DiskStore};
 
 /// Whether OpenSSH's client is installed.
-pub fn has_ssh() -> bool {
+pub(crate) fn has_ssh() -> bool {
     let found = ["ssh", "ssh-keygen", "sftp", "scp"].iter().all(|program| {
         // None of them has an option that only succeeds.
         Command::new(program).arg("-?").stderr(Stdio::null()).stdin(Stdio::null()).status().is_ok()
@@ -31,24 +31,24 @@ pub fn has_ssh() -> bool {
     found
 }
 
-pub struct Rig {
-    pub guests: ProcessGuests,
-    pub store: Arc<DiskDirectory>,
-    pub directory: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub(crate) guests: ProcessGuests,
+    pub(crate) store: Arc<DiskDirectory>,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 /// A booted VM, with what its guest reports.
-pub struct Booted {
-    pub vm: Uuid,
-    pub reports: mpsc::UnboundedReceiver<Report>,
+pub(crate) struct Booted {
+    pub(crate) vm: Uuid,
+    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(ProcessOptions::default())
     }
 
-    pub fn with(options: ProcessOptions) -> Self {
+    pub(crate) fn with(options: ProcessOptions) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(DiskDirectory::open(directory.path().join("disks")).unwrap());
         let shared: Arc<dyn DiskStore> = Arc::clone(&store) as Arc<dyn DiskStore>;
@@ -57,7 +57,7 @@ impl Rig {
     }
 
     /// A disk with a seed on it.
-    pub fn seed(&self, user_data: &str, more: &[(&str, &str)]) -> DiskId {
+    pub(crate) fn seed(&self, user_data: &str, more: &[(&str, &str)]) -> DiskId {
         let mut image = Cursor::new(vec![0; 1 << 20]);
         let options = fatfs::FormatVolumeOptions::new().volume_label(*b"cidata     ");
         fatfs::format_volume(&mut image, options).unwrap();
@@ -74,7 +74,7 @@ impl Rig {
         disk
     }
 
-    pub fn machine(&self, vm: Uuid, seed: DiskId) -> Machine {
+    pub(crate) fn machine(vm: Uuid, seed: DiskId) -> Machine {
         let disk = MachineDisk {
             position: 1,
             device: "xvdb".into(),
@@ -102,7 +102,7 @@ impl Rig {
         }
     }
 
-    pub async fn boot_machine(&self, machine: Machine) -> Booted {
+    pub(crate) async fn boot_machine(&self, machine: Machine) -> Booted {
         let vm = machine.vm;
         let (sender, reports) = mpsc::unbounded_channel();
         let sink = Reports::new(move |report| drop(sender.send(report)));
@@ -111,27 +111,27 @@ impl Rig {
     }
 
     /// Boots a new VM with this user-data.
-    pub async fn boot(&self, user_data: &str) -> Booted {
+    pub(crate) async fn boot(&self, user_data: &str) -> Booted {
         let seed = self.seed(user_data, &[]);
-        self.boot_machine(self.machine(Uuid::new_v4(), seed)).await
+        self.boot_machine(Self::machine(Uuid::new_v4(), seed)).await
     }
 
-    pub async fn order(&self, booted: &Booted, order: Order) {
+    pub(crate) async fn order(&self, booted: &Booted, order: Order) {
         self.guests.order(booted.vm, order).await.unwrap();
     }
 
-    pub fn guest_directory(&self, vm: Uuid) -> PathBuf {
+    pub(crate) fn guest_directory(&self, vm: Uuid) -> PathBuf {
         self.directory.path().join("guests").join(vm.to_string())
     }
 }
 
 impl Booted {
-    pub async fn report(&mut self) -> Report {
+    pub(crate) async fn report(&mut self) -> Report {
         timeout(PATIENCE, self.reports.recv()).await.expect("in time").expect("it goes on")
     }
 
     /// The address that the guest's agent reports.
-    pub async fn address(&mut self) -> Ipv4Addr {
+    pub(crate) async fn address(&mut self) -> Ipv4Addr {
         match self.report().await {
             Report::Agent(agent) => match agent.addresses[&0][0] {
                 std::net::IpAddr::V4(address) => address,
@@ -141,7 +141,7 @@ impl Booted {
         }
     }
 
-    pub async fn ended(&mut self) -> Ended {
+    pub(crate) async fn ended(&mut self) -> Ended {
         match self.report().await {
             Report::Ended(ended) => ended,
             Report::Agent(agent) => panic!("{agent:?}"),
@@ -149,20 +149,20 @@ impl Booted {
     }
 
     /// That the guest reports nothing for a while.
-    pub async fn says_nothing(&mut self) {
+    pub(crate) async fn says_nothing(&mut self) {
         let heard = timeout(Duration::from_millis(300), self.reports.recv()).await;
         assert!(matches!(heard, Err(_) | Ok(None)), "{heard:?}");
     }
 }
 
 /// A person's keys and known hosts.
-pub struct Client {
+pub(crate) struct Client {
     directory: tempfile::TempDir,
     port: u16,
 }
 
 impl Client {
-    pub fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let client = Self { directory, port };
         client.make_key("id");
@@ -177,20 +177,20 @@ impl Client {
         assert!(Command::new("ssh-keygen").args(words).arg(path).status().unwrap().success());
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    pub fn public_key(&self) -> String {
+    pub(crate) fn public_key(&self) -> String {
         self.text("id.pub").trim().to_owned()
     }
 
     /// A configuration with a user `lua` and a host key, both of this client.
-    pub fn user_data(&self, more: &str) -> String {
+    pub(crate) fn user_data(&self, more: &str) -> String {
         let private: String = self
             .text("host")
             .lines()
@@ -227,15 +227,27 @@ impl Client {
         ["-F".to_owned(), "/dev/null".into()].into_iter().chain(options).collect()
     }
 
-    pub fn ssh(&self, address: Ipv4Addr, user: &str, words: &[&str]) -> Output {
+    pub(crate) fn ssh(&self, address: Ipv4Addr, user: &str, words: &[&str]) -> Output {
         self.ssh_with_key(address, user, "id", words)
     }
 
-    pub fn ssh_with_key(&self, address: Ipv4Addr, user: &str, key: &str, words: &[&str]) -> Output {
+    pub(crate) fn ssh_with_key(
+        &self,
+        address: Ipv4Addr,
+        user: &str,
+        key: &str,
+        words: &[&str],
+    ) -> Output {
         self.command(address, user, key, words).stdin(Stdio::null()).output().unwrap()
     }
 
-    pub fn command(&self, address: Ipv4Addr, user: &str, key: &str, words: &[&str]) -> Command {
+    pub(crate) fn command(
+        &self,
+        address: Ipv4Addr,
+        user: &str,
+        key: &str,
+        words: &[&str],
+    ) -> Command {
         let mut command = Command::new("ssh");
         command.args(self.options(address, key)).arg(format!("{user}@{address}")).args(words);
         command.env("LC_TEST", "passed on");
@@ -243,7 +255,7 @@ impl Client {
     }
 
     /// Runs `sftp` or `scp` with these words.
-    pub fn transfer(&self, program: &str, address: Ipv4Addr, words: &[&str]) -> Command {
+    pub(crate) fn transfer(&self, program: &str, address: Ipv4Addr, words: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(self.options(address, "id")).args(words).stdin(Stdio::null());
         command
@@ -252,7 +264,7 @@ impl Client {
 
 /// What a command printed; it must have succeeded.
 #[track_caller]
-pub fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {errors}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -260,13 +272,13 @@ pub fn printed(output: &Output) -> String {
 
 /// What a command complained of; it must have failed.
 #[track_caller]
-pub fn complaint(output: &Output) -> String {
+pub(crate) fn complaint(output: &Output) -> String {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Bytes that no compression makes smaller, the same each time.
-pub fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -277,6 +289,6 @@ pub fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-pub fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
