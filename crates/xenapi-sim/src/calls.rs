@@ -13,7 +13,7 @@ mod session;
 pub(crate) mod sr;
 mod task;
 mod vbd;
-mod vdi;
+pub(crate) mod vdi;
 mod vif;
 pub(crate) mod vm;
 

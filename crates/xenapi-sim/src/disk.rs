@@ -28,8 +28,10 @@ mod chunked;
 mod directory;
 mod error;
 mod file;
+mod medium;
 mod pipe;
 mod raw;
+pub(crate) mod transfer;
 
 mod vhd;
 mod xva;
@@ -38,6 +40,7 @@ pub use chunked::import_chunked;
 pub use directory::DiskDirectory;
 pub use error::{DiskError, ImageError};
 pub use file::{Disk, Extent};
+pub use medium::{Medium, StoredDisk};
 pub use pipe::{BodyReader, BodyWriter, body_pipe};
 pub use raw::{export_raw, import_raw};
 pub use vhd::{export_vhd, import_vhd};

@@ -59,7 +59,8 @@ impl Head {
         self.modern && !connection.contains("close")
     }
 
-    fn is_chunked(&self) -> bool {
+    /// Whether the body comes in chunks of HTTP.
+    pub(crate) fn is_chunked(&self) -> bool {
         self.header("transfer-encoding").is_some_and(|it| it.to_lowercase().contains("chunked"))
     }
 

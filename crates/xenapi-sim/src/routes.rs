@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::disk::transfer;
 use crate::http::{Answer, Credentials, Exchange};
 use crate::sessions;
 use crate::value::Ref;
@@ -20,7 +21,18 @@ pub(crate) struct Route {
 }
 
 /// All handlers. What is not here yet is answered 403, as by a server without the handler.
-const ROUTES: &[Route] = &[];
+const ROUTES: &[Route] = &[
+    Route {
+        verb: "PUT",
+        path: "/import_raw_vdi",
+        handler: |exchange| Box::pin(transfer::import_raw_vdi(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/export_raw_vdi",
+        handler: |exchange| Box::pin(transfer::export_raw_vdi(exchange)),
+    },
+];
 
 /// The handler for this verb and path.
 pub(crate) fn find(verb: &str, path: &str) -> Option<RouteHandler> {

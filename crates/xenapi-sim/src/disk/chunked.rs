@@ -6,16 +6,15 @@
 
 use std::io::{self, Read};
 
-use super::ImageError;
-use super::file::Disk;
 use super::raw::PIECE;
+use super::{ImageError, Medium};
 
 const FORMAT: &str = "chunked raw";
 
 /// Reads frames into a disk and returns how many bytes they held. Bytes in no frame stay as they are.
 ///
 /// A stream that ends before the frame of length 0 is an error; what came before it is kept.
-pub fn import_chunked(disk: &Disk, mut stream: impl Read) -> Result<u64, ImageError> {
+pub fn import_chunked(disk: &dyn Medium, mut stream: impl Read) -> Result<u64, ImageError> {
     let size = disk.size()?;
     let mut buffer = vec![0; PIECE];
     let mut total = 0;

@@ -199,6 +199,14 @@ impl DiskStore for DiskDirectory {
         Ok(open.write_at(offset, bytes)?)
     }
 
+    fn next_data(&self, disk: DiskId, from: u64) -> io::Result<Option<u64>> {
+        match self.disk(disk) {
+            Ok(disk) => Ok(disk.next_extent(from)?.map(|extent| extent.offset)),
+            Err(DiskError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn used(&self, disk: DiskId) -> io::Result<u64> {
         match self.disk(disk) {
             Ok(disk) => Ok(disk.allocated()?),

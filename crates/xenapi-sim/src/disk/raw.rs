@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use super::file::Disk;
-use super::{DiskError, ImageError};
+use super::{DiskError, ImageError, Medium};
 
 /// How much is moved at once.
 pub(super) const PIECE: usize = 1 << 20;
@@ -12,7 +12,7 @@ pub(super) const PIECE: usize = 1 << 20;
 ///
 /// One that is shorter than the disk leaves the rest as it is. One that is longer fails, with the disk
 /// filled by then. What arrived before a broken stream is kept.
-pub fn import_raw(disk: &Disk, mut stream: impl Read) -> Result<u64, ImageError> {
+pub fn import_raw(disk: &dyn Medium, mut stream: impl Read) -> Result<u64, ImageError> {
     let size = disk.size()?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
@@ -34,7 +34,7 @@ pub fn import_raw(disk: &Disk, mut stream: impl Read) -> Result<u64, ImageError>
 }
 
 /// Writes a disk as a raw image: all of its bytes, holes as zeros.
-pub fn export_raw(disk: &Disk, mut stream: impl Write) -> Result<u64, ImageError> {
+pub fn export_raw(disk: &dyn Medium, mut stream: impl Write) -> Result<u64, ImageError> {
     let size = disk.size()?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;

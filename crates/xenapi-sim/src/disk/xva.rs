@@ -13,8 +13,8 @@ use std::io::{self, Read, Write};
 
 use twox_hash::XxHash64;
 
-use super::ImageError;
-use super::file::{Disk, is_zero};
+use super::file::is_zero;
+use super::{ImageError, Medium};
 
 const FORMAT: &str = "XVA";
 const METADATA: &str = "ova.xml";
@@ -26,12 +26,11 @@ const PIECE: u64 = 1 << 20;
 const LONGEST_METADATA: u64 = 64 << 20;
 
 /// A disk that goes into an image.
-#[derive(Clone, Debug)]
 pub struct XvaDisk {
     /// The name of its directory: the reference that `ova.xml` has for it.
     pub directory: String,
     /// The disk.
-    pub disk: Disk,
+    pub disk: Box<dyn Medium>,
 }
 
 /// Who takes an image's parts as they come.
@@ -39,7 +38,7 @@ pub trait XvaSink {
     /// Takes `ova.xml`, which comes first, and answers the directories of the disks that must follow.
     fn metadata(&mut self, xml: &[u8]) -> Result<Vec<String>, ImageError>;
     /// The disk for a directory; `None` to pass over its contents.
-    fn disk(&mut self, directory: &str) -> Result<Option<Disk>, ImageError>;
+    fn disk(&mut self, directory: &str) -> Result<Option<Box<dyn Medium>>, ImageError>;
 }
 
 /// Writes an image. The disks must not be written to meanwhile.
@@ -162,7 +161,7 @@ struct Incoming {
 /// The disk whose pieces are coming.
 struct Current {
     directory: String,
-    disk: Option<Disk>,
+    disk: Option<Box<dyn Medium>>,
     /// Where the last piece ended.
     end: u64,
 }
@@ -244,6 +243,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::disk::Disk;
     use crate::disk::{DiskDirectory, export_raw};
     use crate::store::DiskId;
 
@@ -259,10 +259,10 @@ mod tests {
             self.metadata = xml.to_vec();
             Ok(vec!["Ref:7".into()])
         }
-        fn disk(&mut self, directory: &str) -> Result<Option<Disk>, ImageError> {
+        fn disk(&mut self, directory: &str) -> Result<Option<Box<dyn Medium>>, ImageError> {
             let disk = self.store.create(DiskId(uuid::Uuid::new_v4()), self.size)?;
             self.disks.insert(directory.to_owned(), disk.clone());
-            Ok(Some(disk))
+            Ok(Some(Box::new(disk)))
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
         let disk = store.create(DiskId(uuid::Uuid::new_v4()), size).unwrap();
         disk.write_at(5 * PIECE + 17, b"in the middle").unwrap();
         let mut image = Vec::new();
-        let disks = [XvaDisk { directory: "Ref:7".into(), disk: disk.clone() }];
+        let disks = [XvaDisk { directory: "Ref:7".into(), disk: Box::new(disk.clone()) }];
         export_xva(b"<ova/>", &disks, &mut image).unwrap();
         (disk, image)
     }

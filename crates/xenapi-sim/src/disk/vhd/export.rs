@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use uuid::Uuid;
 
-use super::super::file::{Disk, is_zero};
-use super::super::{DiskError, ImageError};
+use super::super::file::is_zero;
+use super::super::{DiskError, ImageError, Medium};
 use super::headers::{BLOCK_SIZE, DYNAMIC_HEADER, DynamicHeader, FOOTER, Footer, Kind};
 use super::{SECTOR, bitmap_sectors};
 
@@ -17,7 +17,11 @@ const TABLE_AT: u64 = (FOOTER + DYNAMIC_HEADER) as u64;
 /// which the disk differs from `base`. Returns the bytes written.
 ///
 /// The disk must not be written to meanwhile.
-pub fn export_vhd(disk: &Disk, base: Option<&Disk>, stream: impl Write) -> Result<u64, ImageError> {
+pub fn export_vhd(
+    disk: &dyn Medium,
+    base: Option<&dyn Medium>,
+    stream: impl Write,
+) -> Result<u64, ImageError> {
     let size = disk.size()?.next_multiple_of(SECTOR);
     let present = present_blocks(disk, base, size)?;
     let kind = if base.is_some() { Kind::Differencing } else { Kind::Dynamic };
@@ -46,7 +50,11 @@ pub fn export_vhd(disk: &Disk, base: Option<&Disk>, stream: impl Write) -> Resul
 }
 
 /// Which blocks the image will hold.
-fn present_blocks(disk: &Disk, base: Option<&Disk>, size: u64) -> Result<Vec<bool>, DiskError> {
+fn present_blocks(
+    disk: &dyn Medium,
+    base: Option<&dyn Medium>,
+    size: u64,
+) -> Result<Vec<bool>, DiskError> {
     let count = usize::try_from(size.div_ceil(BLOCK)).unwrap_or(usize::MAX);
     let mut present = vec![false; count];
     mark_data(disk, &mut present)?;
@@ -62,7 +70,7 @@ fn present_blocks(disk: &Disk, base: Option<&Disk>, size: u64) -> Result<Vec<boo
     Ok(present)
 }
 
-fn mark_data(disk: &Disk, present: &mut [bool]) -> Result<(), DiskError> {
+fn mark_data(disk: &dyn Medium, present: &mut [bool]) -> Result<(), DiskError> {
     let mut at = 0;
     while let Some(extent) = disk.next_extent(at)? {
         for number in extent.offset / BLOCK..extent.end().div_ceil(BLOCK) {
@@ -100,7 +108,12 @@ struct Block {
 
 impl Block {
     /// Reads the block at `offset` and notes which of its sectors belong into the image.
-    fn load(&mut self, disk: &Disk, base: Option<&Disk>, offset: u64) -> Result<(), DiskError> {
+    fn load(
+        &mut self,
+        disk: &dyn Medium,
+        base: Option<&dyn Medium>,
+        offset: u64,
+    ) -> Result<(), DiskError> {
         read_padded(disk, offset, &mut self.data)?;
         self.base.clear();
         match base {
@@ -120,7 +133,7 @@ impl Block {
 }
 
 /// Reads a whole block; what lies behind the disk's end is zero.
-fn read_padded(disk: &Disk, offset: u64, buffer: &mut Vec<u8>) -> Result<(), DiskError> {
+fn read_padded(disk: &dyn Medium, offset: u64, buffer: &mut Vec<u8>) -> Result<(), DiskError> {
     let length = disk.size()?.saturating_sub(offset).min(BLOCK);
     buffer.clear();
     buffer.resize(BLOCK_SIZE as usize, 0);

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::super::ImageError;
-use super::super::file::Disk;
+use super::super::{ImageError, Medium};
 use super::headers::{DYNAMIC_HEADER, DynamicHeader, FOOTER, Footer, Kind};
 use super::{FORMAT, SECTOR, bitmap_sectors};
 
@@ -15,7 +14,7 @@ const PIECE: usize = 1 << 20;
 ///
 /// A dynamic image replaces what the disk held; a differencing one changes the sectors that it has and
 /// leaves the others. The stream must be whole, down to the footer that ends it.
-pub fn import_vhd(disk: &Disk, stream: impl Read) -> Result<u64, ImageError> {
+pub fn import_vhd(disk: &dyn Medium, stream: impl Read) -> Result<u64, ImageError> {
     let mut stream = Positioned { stream, at: 0 };
     let footer = Footer::parse(&stream.array::<FOOTER>()?)?;
     let size = disk.size()?;
@@ -59,7 +58,7 @@ fn read_table(
 
 /// Where the blocks go.
 struct Target<'a> {
-    disk: &'a Disk,
+    disk: &'a dyn Medium,
     end: u64,
     buffer: Vec<u8>,
 }
