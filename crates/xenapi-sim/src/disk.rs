@@ -34,6 +34,7 @@ mod raw;
 pub(crate) mod transfer;
 
 mod vhd;
+pub(crate) mod vm_image;
 mod xva;
 
 pub use chunked::import_chunked;

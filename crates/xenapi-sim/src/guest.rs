@@ -17,6 +17,7 @@ mod address;
 mod boot;
 mod booted;
 mod cloud_config;
+pub(crate) mod console;
 mod fat;
 mod fault;
 mod files;

@@ -5,7 +5,8 @@ use std::pin::Pin;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::disk::transfer;
+use crate::disk::{transfer, vm_image};
+use crate::guest::console;
 use crate::http::{Answer, Credentials, Exchange};
 use crate::sessions;
 use crate::value::Ref;
@@ -31,6 +32,21 @@ const ROUTES: &[Route] = &[
         verb: "GET",
         path: "/export_raw_vdi",
         handler: |exchange| Box::pin(transfer::export_raw_vdi(exchange)),
+    },
+    Route {
+        verb: "PUT",
+        path: "/import",
+        handler: |exchange| Box::pin(vm_image::import(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/export",
+        handler: |exchange| Box::pin(vm_image::export(exchange)),
+    },
+    Route {
+        verb: "CONNECT",
+        path: "/console",
+        handler: |exchange| Box::pin(console::console(exchange)),
     },
 ];
 

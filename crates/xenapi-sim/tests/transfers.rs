@@ -6,3 +6,5 @@
 mod client;
 #[path = "transfers/disks.rs"]
 mod disks;
+#[path = "transfers/images.rs"]
+mod images;

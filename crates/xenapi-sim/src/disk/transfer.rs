@@ -171,7 +171,7 @@ impl Drop for Attached {
 }
 
 /// The object that a part of the query names, by reference or uuid.
-pub(super) fn named(
+pub(crate) fn named(
     db: &Database,
     class: &str,
     text: Option<&str>,
@@ -263,7 +263,7 @@ pub(crate) async fn import_raw_vdi(mut exchange: Exchange) -> io::Result<()> {
 }
 
 /// Tells that something keeps the request from being answered, and its task.
-pub(super) async fn refuse(exchange: &mut Exchange, error: ApiError) -> io::Result<()> {
+pub(crate) async fn refuse(exchange: &mut Exchange, error: ApiError) -> io::Result<()> {
     let text = error.to_string();
     if let Some(task) = exchange.head.query("task_id").and_then(Ref::parse) {
         tasks::finish(&exchange.inner, task, &Err(error));
