@@ -6,6 +6,7 @@ use std::pin::Pin;
 use tokio::io::AsyncWriteExt;
 
 use crate::http::{Answer, Credentials, Exchange};
+use crate::metrics;
 use crate::sessions;
 use crate::value::Ref;
 
@@ -20,7 +21,11 @@ pub(crate) struct Route {
 }
 
 /// All handlers. What is not here yet is answered 403, as by a server without the handler.
-const ROUTES: &[Route] = &[];
+const ROUTES: &[Route] = &[Route {
+    verb: "GET",
+    path: "/rrd_updates",
+    handler: |exchange| Box::pin(metrics::rrd_updates(exchange)),
+}];
 
 /// The handler for this verb and path.
 pub(crate) fn find(verb: &str, path: &str) -> Option<RouteHandler> {
