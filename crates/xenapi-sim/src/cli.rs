@@ -13,7 +13,7 @@ use crate::pool::{Pool, StartError};
 /// A simulated XCP-ng pool that speaks the Xen API.
 ///
 /// The first line on standard output is the pool's URL. Log in as `root`, with the password in
-/// XENAPI_SIM_PASSWORD or the one printed on standard error.
+/// `XENAPI_SIM_PASSWORD` or the one printed on standard error.
 #[derive(Debug, Parser)]
 #[command(version, name = "xenapi-sim")]
 pub struct Arguments {
@@ -109,10 +109,15 @@ pub fn run(mut arguments: Arguments) -> ExitCode {
 }
 
 async fn serve(pool: Pool, password_known: bool) -> ExitCode {
+    // Listened for before the URL is told: who reads it may end the pool at once.
+    let told = match listen_for_end() {
+        Ok(told) => told,
+        Err(error) => return fail(&error, None),
+    };
     if let Err(error) = announce(&pool, password_known) {
         return fail(&error, None);
     }
-    match until_told().await {
+    match told.await {
         Ok(()) => {
             pool.stop().await;
             ExitCode::SUCCESS
@@ -137,13 +142,17 @@ fn announce(pool: &Pool, password_known: bool) -> io::Result<()> {
     Ok(())
 }
 
-async fn until_told() -> io::Result<()> {
+/// What is ready once the process was told to end.
+fn listen_for_end() -> io::Result<impl Future<Output = io::Result<()>>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    })
 }
 
 fn fail(error: &dyn std::error::Error, hint: Option<&str>) -> ExitCode {
@@ -151,11 +160,11 @@ fn fail(error: &dyn std::error::Error, hint: Option<&str>) -> ExitCode {
     let mut text = format!("error: {error}\n");
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!("  caused by: {cause}\n"));
+        text = format!("{text}  caused by: {cause}\n");
         source = cause.source();
     }
     if let Some(hint) = hint {
-        text.push_str(&format!("  hint: {hint}\n"));
+        text = format!("{text}  hint: {hint}\n");
     }
     // Nobody is left to be told when standard error is gone.
     let _ = notes.write_all(text.as_bytes());

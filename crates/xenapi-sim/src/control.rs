@@ -35,7 +35,7 @@ use crate::value::Ref;
 use crate::{sessions, tasks};
 
 /// Answers a request below `/_sim`.
-pub(crate) async fn answer(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Answer {
+pub(crate) fn answer(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Answer {
     let root = {
         let users = inner.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         users.get("root").map(|user| user.password.clone())

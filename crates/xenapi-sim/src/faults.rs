@@ -83,39 +83,39 @@ pub(crate) struct Faults {
 
 struct Rules {
     next: u64,
-    rules: Vec<(u64, FaultRule)>,
+    all: Vec<(u64, FaultRule)>,
     random: Random,
 }
 
 impl Faults {
     /// No faults; the seed decides those that come with a probability.
     pub(crate) fn new(seed: u64) -> Self {
-        let rules = Rules { next: 1, rules: Vec::new(), random: Random::new(seed ^ 0xfa) };
+        let rules = Rules { next: 1, all: Vec::new(), random: Random::new(seed ^ 0xfa) };
         Self { any: AtomicBool::new(false), rules: Mutex::new(rules) }
     }
 
     /// Adds a rule, and answers its number.
     pub(crate) fn add(&self, rule: FaultRule) -> u64 {
-        let mut all = lock(&self.rules);
-        let number = all.next;
-        all.next += 1;
-        all.rules.push((number, rule));
+        let mut held = lock(&self.rules);
+        let number = held.next;
+        held.next += 1;
+        held.all.push((number, rule));
         self.any.store(true, Ordering::Release);
         number
     }
 
     /// Removes a rule, or all; how many went.
     pub(crate) fn remove(&self, number: Option<u64>) -> usize {
-        let mut all = lock(&self.rules);
-        let before = all.rules.len();
-        all.rules.retain(|(it, _)| number.is_some_and(|number| number != *it));
-        self.any.store(!all.rules.is_empty(), Ordering::Release);
-        before - all.rules.len()
+        let mut held = lock(&self.rules);
+        let before = held.all.len();
+        held.all.retain(|(it, _)| number.is_some_and(|number| number != *it));
+        self.any.store(!held.all.is_empty(), Ordering::Release);
+        before - held.all.len()
     }
 
     /// All rules that still count, with their numbers.
     pub(crate) fn list(&self) -> Vec<(u64, FaultRule)> {
-        lock(&self.rules).rules.clone()
+        lock(&self.rules).all.clone()
     }
 
     /// What goes wrong with this call, in the order of the rules.
@@ -123,8 +123,8 @@ impl Faults {
         if !self.any.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let mut all = lock(&self.rules);
-        let Rules { rules, random, .. } = &mut *all;
+        let mut held = lock(&self.rules);
+        let Rules { all: rules, random, .. } = &mut *held;
         let mut faults = Vec::new();
         rules.retain_mut(|(_, rule)| {
             if rule.times == Some(0) {
@@ -136,7 +136,7 @@ impl Faults {
             }
             rule.times != Some(0)
         });
-        self.any.store(!all.rules.is_empty(), Ordering::Release);
+        self.any.store(!held.all.is_empty(), Ordering::Release);
         faults
     }
 }

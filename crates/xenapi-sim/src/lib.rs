@@ -16,6 +16,7 @@
 //! [`Pool`], or over HTTP below `/_sim`. Calls that have no meaning here answer `NOT_IMPLEMENTED` with
 //! their name.
 
+#[expect(clippy::unnecessary_wraps, reason = "all handlers of calls have one shape")]
 mod calls;
 pub mod cli;
 mod clock;
@@ -33,6 +34,7 @@ mod http;
 mod inner;
 mod journal;
 mod lifecycle;
+mod metrics;
 mod operations;
 mod options;
 mod placement;

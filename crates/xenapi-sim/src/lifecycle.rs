@@ -294,7 +294,7 @@ pub(crate) fn boot(db: &mut Database, vm: Ref, host: Ref, paused: bool, now: i64
     let Some(row) = db.find("VM", vm).cloned() else { return };
     attach_all(db, &row);
     let domid = db.next_domain();
-    let hvm = row.text("HVM_boot_policy") != "" || row.text("domain_type") != "pv";
+    let hvm = !row.text("HVM_boot_policy").is_empty() || row.text("domain_type") != "pv";
     db.update(
         "VM_metrics",
         row.reference("metrics"),
@@ -454,7 +454,7 @@ mod tests {
         let host = db.insert("host", vec![]);
         boot(&mut db, vm, host, false, 0);
         assert_eq!(code(&db, vm, "clean_shutdown"), ["VM_LACKS_FEATURE", &vm.to_string()]);
-        note_agent(&mut db, vm, &crate::driver::usual_agent(Default::default()), 0);
+        note_agent(&mut db, vm, &crate::driver::usual_agent(std::collections::BTreeMap::new()), 0);
         assert!(code(&db, vm, "clean_shutdown").is_empty());
         let allowed = db.row("VM", vm).unwrap().get("allowed_operations").clone();
         assert!(allowed.items().contains(&"clean_shutdown".into()));

@@ -322,13 +322,11 @@ fn adopt(db: &mut Database, made: &seed::Made, addresses: &[String]) {
 
 fn default_store(options: &Options, disks: Option<PathBuf>) -> Arc<dyn DiskStore> {
     let kept = disks.or_else(|| options.state.as_ref().map(|state| state.join("disks")));
-    Arc::new(match kept {
-        Some(directory) => SparseFiles::at(directory),
-        None => {
-            let name = format!("xenapi-sim-{}-{:016x}", std::process::id(), Random::fresh_seed());
-            SparseFiles::temporary(std::env::temp_dir().join(name))
-        }
-    })
+    if let Some(directory) = kept {
+        return Arc::new(SparseFiles::at(directory));
+    }
+    let name = format!("xenapi-sim-{}-{:016x}", std::process::id(), Random::fresh_seed());
+    Arc::new(SparseFiles::temporary(std::env::temp_dir().join(name)))
 }
 
 /// One listener for each host: the first where it was asked for, the others on the addresses after it.
@@ -567,7 +565,7 @@ async fn accept(
 
 /// Collects old tasks now and then.
 async fn tidy(inner: Arc<Inner>) {
-    let mut timer = tokio::time::interval(Duration::from_secs(60));
+    let mut timer = tokio::time::interval(Duration::from_mins(1));
     loop {
         timer.tick().await;
         let now = inner.clock.now();

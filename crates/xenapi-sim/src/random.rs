@@ -2,7 +2,7 @@
 
 use uuid::{Builder, Uuid};
 
-/// A stream of numbers that a seed decides (the SplitMix64 generator).
+/// A stream of numbers that a seed decides (the generator `SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -53,8 +53,8 @@ pub(crate) fn hash_text(text: &str) -> u64 {
 pub(crate) fn mac_address(seed: &str, device: &str) -> String {
     let hash = hash_text(&format!("{seed}-{device}")).to_be_bytes();
     let first = hash[0] & 0xfc | 0x02;
-    let [_, b, c, d, e, f, ..] = hash;
-    format!("{first:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    let rest: Vec<String> = hash[1..6].iter().map(|byte| format!(":{byte:02x}")).collect();
+    format!("{first:02x}{}", rest.concat())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::disk::{transfer, vm_image};
 use crate::guest::console;
 use crate::http::{Answer, Credentials, Exchange};
+use crate::metrics;
 use crate::sessions;
 use crate::value::Ref;
 
@@ -47,6 +48,11 @@ const ROUTES: &[Route] = &[
         verb: "CONNECT",
         path: "/console",
         handler: |exchange| Box::pin(console::console(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/rrd_updates",
+        handler: |exchange| Box::pin(metrics::rrd_updates(exchange)),
     },
 ];
 

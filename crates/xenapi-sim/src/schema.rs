@@ -241,7 +241,7 @@ pub(crate) fn typed(kind: &Type, raw: &serde_json::Value) -> Result<Value, Strin
     let wrong =
         || Err(format!("a value of the type `{kind}` was expected, and {} came", shape(raw)));
     match (kind, raw) {
-        (Type::Void | Type::EventBatch, _) => Ok(Value::Void),
+        (Type::Void | Type::EventBatch, _) | (Type::Option(_), Raw::Null) => Ok(Value::Void),
         (Type::String, Raw::String(text)) => Ok(Value::text(text)),
         (Type::Enum(name), Raw::String(text)) => {
             let known = Model::get().enums.get(name).is_some_and(|values| values.contains(text));
@@ -280,7 +280,6 @@ pub(crate) fn typed(kind: &Type, raw: &serde_json::Value) -> Result<Value, Strin
             Ok(Value::map(entries.iter().map(entry).collect::<Result<_, _>>()?))
         }
         (Type::Record(class), Raw::Object(members)) => record(class, members),
-        (Type::Option(_), Raw::Null) => Ok(Value::Void),
         (Type::Option(item), raw) => typed(item, raw),
         _ => wrong(),
     }

@@ -110,8 +110,8 @@ pub(crate) fn needed_role(class: &str, message: &str) -> Role {
         ("session", _)
         | ("event", "from" | "next" | "register" | "unregister")
         | ("task", "create" | "destroy" | "cancel") => Role::ReadOnly,
-        ("event" | "task", _) => Role::VmOperator,
-        (
+        ("event" | "task", _)
+        | (
             "VM",
             "start" | "clean_shutdown" | "hard_shutdown" | "clean_reboot" | "hard_reboot" | "pause"
             | "unpause" | "suspend" | "resume" | "shutdown" | "send_sysrq" | "send_trigger"

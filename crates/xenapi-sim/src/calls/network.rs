@@ -23,7 +23,8 @@ fn create(call: &Call) -> Outcome {
         let taken = |bridge: &str| db.rows("network").any(|row| row.text("bridge") == bridge);
         // The toolstack names bridges after itself.
         let prefix = concat!("x", "api");
-        let free = (0..).map(|number| format!("{prefix}{number}")).find(|bridge| !taken(bridge));
+        let free =
+            (0..u32::MAX).map(|number| format!("{prefix}{number}")).find(|bridge| !taken(bridge));
         fields.push(("bridge", free.unwrap_or_default().into()));
     }
     Ok(db.insert("network", fields).into())

@@ -41,9 +41,10 @@ fn own(message: &str) -> Option<Handler> {
         }),
         "get_data_sources" => Handler::Now(data_sources),
         "query_data_source" => Handler::Now(query_data_source),
-        "record_data_source" | "forget_data_source_archives" => Handler::Now(known),
+        "record_data_source" | "forget_data_source_archives" | "send_sysrq" | "send_trigger" => {
+            Handler::Now(known)
+        }
         "copy_bios_strings" => Handler::Now(copy_bios_strings),
-        "send_sysrq" | "send_trigger" => Handler::Now(known),
         "call_plugin" => Handler::Now(|call| Err(error("XENAPI_MISSING_PLUGIN", [call.text(1)]))),
         _ => return None,
     })

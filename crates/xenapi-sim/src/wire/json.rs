@@ -15,9 +15,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<Request, Malformed> {
     let Some(Raw::String(method)) = members.remove("method") else {
         return Err(malformed("there is no method"));
     };
-    let id = match members.remove("id") {
-        Some(id @ (Raw::String(_) | Raw::Number(_))) => id,
-        _ => return Err(malformed("the id is neither a number nor text")),
+    let Some(id @ (Raw::String(_) | Raw::Number(_))) = members.remove("id") else {
+        return Err(malformed("the id is neither a number nor text"));
     };
     let second = match members.get("jsonrpc") {
         None => false,

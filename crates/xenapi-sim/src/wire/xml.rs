@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         loop {
             let event = self.inner.read_event().map_err(|error| Malformed(error.to_string()))?;
             let part = match event {
-                Event::Start(tag) => Part::Open(tag.name().as_ref().to_owned()),
+                Event::Start(tag) | Event::Empty(tag) => Part::Open(tag.name().as_ref().to_owned()),
                 Event::End(tag) => Part::Close(tag.name().as_ref().to_owned()),
                 Event::Text(part) => {
                     text.push_str(part.as_ref());
@@ -98,7 +98,6 @@ impl<'a> Reader<'a> {
                 Event::DocType(_) => {
                     return Err(Malformed("documents with a type declaration are not read".into()));
                 }
-                Event::Empty(tag) => Part::Open(tag.name().as_ref().to_owned()),
             };
             if text.is_empty() {
                 return Ok(part);
