@@ -78,7 +78,6 @@ pub(crate) struct Exchange {
     /// What was asked.
     pub(crate) head: Head,
     /// What was read of the body already.
-    #[expect(dead_code, reason = "what takes uploads begins with it")]
     pub(crate) early: Vec<u8>,
     /// The connection.
     pub(crate) stream: Box<dyn Stream>,
@@ -341,12 +340,7 @@ impl Answer {
         }
         let connection = if keep { "keep-alive" } else { "close" };
         let length = self.body.len();
-        head = format!(
-            "{head}Connection: {connection}
-content-length: {length}
-
-"
-        );
+        head = format!("{head}Connection: {connection}\r\ncontent-length: {length}\r\n\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
