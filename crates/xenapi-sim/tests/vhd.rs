@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use uuid::Uuid;
-use xenapi_sim::disk::{Disk, DiskDirectory, ImageError, export_raw, export_vhd, import_vhd};
+use xenapi_sim::disk::{
+    Disk, DiskDirectory, ImageError, Medium, export_raw, export_vhd, import_vhd,
+};
 use xenapi_sim::store::DiskId;
 
 fn random() -> DiskId {
@@ -50,6 +52,7 @@ fn raw(disk: &Disk) -> Vec<u8> {
 
 fn vhd(disk: &Disk, base: Option<&Disk>) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let base = base.map(|base| base as &dyn Medium);
     let written = export_vhd(disk, base, &mut bytes).unwrap();
     assert_eq!(written, bytes.len() as u64);
     bytes

@@ -72,6 +72,8 @@ pub struct ProcessOptions {
 #[derive(Debug)]
 struct Shared {
     place: Place,
+    /// Whether the place goes with the guests.
+    temporary: bool,
     store: Store,
     options: ProcessOptions,
     addresses: Addresses,
@@ -115,8 +117,24 @@ impl ProcessGuests {
     ) -> io::Result<Self> {
         let place = Place::open(&state.into())?;
         place.end_left_over();
+        Ok(Self::at(place, false, store, options))
+    }
+
+    /// Guests whose files are gone when they are [stopped](GuestDriver::stop). What a simulator that was
+    /// killed left of such guests is removed.
+    pub fn temporary(store: Arc<dyn DiskStore>, options: ProcessOptions) -> io::Result<Self> {
+        Ok(Self::at(Place::temporary()?, true, store, options))
+    }
+
+    fn at(
+        place: Place,
+        temporary: bool,
+        store: Arc<dyn DiskStore>,
+        options: ProcessOptions,
+    ) -> Self {
         let shared = Shared {
             place,
+            temporary,
             store: Store(store),
             addresses: Addresses::new(options.ssh_port),
             options,
@@ -125,7 +143,7 @@ impl ProcessGuests {
             restarted: Mutex::default(),
             supervisors: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Removes what belongs to no VM that `keep` wants: for a start, when the pool knows its VMs.
@@ -202,7 +220,55 @@ impl GuestDriver for ProcessGuests {
     }
 
     async fn order(&self, vm: Uuid, order: Order) -> Result<(), GuestError> {
-        let running = lock(&self.shared.running).get(&vm).cloned();
+        self.shared.order(vm, order).await
+    }
+
+    async fn destroyed(&self, vm: Uuid) {
+        if let Err(error) = self.order(vm, Order::PowerOff).await {
+            tracing::warn!(%vm, %error, "a destroyed guest did not end");
+        }
+        lock(&self.shared.faults).remove(&vm);
+        lock(&self.shared.restarted).remove(&vm);
+        let place = self.shared.place.clone();
+        if let Err(error) = blocking(move || place.remove(&vm.to_string())).await {
+            tracing::warn!(%vm, %error, "not all of a destroyed guest could be removed");
+        }
+    }
+
+    async fn stop(&self) {
+        let all: Vec<Uuid> = lock(&self.shared.running).keys().copied().collect();
+        let mut ends = JoinSet::new();
+        for vm in all {
+            let shared = Arc::clone(&self.shared);
+            ends.spawn(async move { shared.order(vm, Order::PowerOff).await });
+        }
+        for ended in ends.join_all().await {
+            if let Err(error) = ended {
+                tracing::warn!(%error, "a guest did not end");
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        // It cannot fail.
+        let _ = blocking(move || {
+            shared.clean_up();
+            Ok(())
+        })
+        .await;
+    }
+}
+
+impl Shared {
+    /// Removes what need not stay.
+    fn clean_up(&self) {
+        if self.temporary
+            && let Err(error) = self.place.remove_all()
+        {
+            tracing::debug!(%error, "the next start removes what guests left");
+        }
+    }
+
+    async fn order(&self, vm: Uuid, order: Order) -> Result<(), GuestError> {
+        let running = lock(&self.running).get(&vm).cloned();
         let Some(running) = running else {
             return match order {
                 Order::Resume | Order::Unpause => {
@@ -232,20 +298,6 @@ impl GuestDriver for ProcessGuests {
         }
     }
 
-    async fn destroyed(&self, vm: Uuid) {
-        if let Err(error) = self.order(vm, Order::PowerOff).await {
-            tracing::warn!(%vm, %error, "a destroyed guest did not end");
-        }
-        lock(&self.shared.faults).remove(&vm);
-        lock(&self.shared.restarted).remove(&vm);
-        let place = self.shared.place.clone();
-        if let Err(error) = blocking(move || place.remove(&vm.to_string())).await {
-            tracing::warn!(%vm, %error, "not all of a destroyed guest could be removed");
-        }
-    }
-}
-
-impl Shared {
     fn faults_of(&self, machine: &Machine) -> Result<BTreeSet<GuestFault>, GuestError> {
         let asked = machine.xenstore_data.get(GuestFault::KEY).map_or("", String::as_str);
         let asked = GuestFault::parse_list(asked)

@@ -10,14 +10,15 @@
 //! process ends, no process and no mount of a guest outlives it. All of it is put together by the tools
 //! of util-linux, so that no code of ours runs between a fork and an exec.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -33,6 +34,8 @@ const GUEST_USER: u32 = 1_879_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 const INIT: &str = include_str!("init.sh");
 const BASE: &str = ".base";
+const LOCK: &str = ".lock";
+const TEMPORARY: &str = "xenapi-sim-guests-";
 /// The variable that marks the processes of a guest without namespaces.
 const MARK: &str = "XENAPI_SIM_GUEST";
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -71,6 +74,8 @@ pub(super) struct Launch {
 pub(super) struct Place {
     state: PathBuf,
     owner: Option<u32>,
+    // Held: no other simulator may use the directory meanwhile.
+    _lock: Arc<File>,
 }
 
 impl Place {
@@ -78,10 +83,35 @@ impl Place {
     pub(super) fn open(state: &Path) -> io::Result<Self> {
         fs::create_dir_all(state)?;
         let state = state.canonicalize()?;
+        let lock = Arc::new(File::create(state.join(LOCK))?);
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another simulator uses it")
+        })?;
         // Guests find what they share beside their own directory.
         fs::set_permissions(&state, fs::Permissions::from_mode(0o711))?;
         let owner = rustix::process::geteuid().is_root().then_some(GUEST_USER);
-        Ok(Self { state, owner })
+        Ok(Self { state, owner, _lock: lock })
+    }
+
+    /// Makes a directory for temporary files, and removes those that were left by simulators that
+    /// are no more.
+    pub(super) fn temporary() -> io::Result<Self> {
+        let base = std::env::temp_dir();
+        for entry in fs::read_dir(&base)?.flatten() {
+            let own = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+            // One that is in use, or somebody else's, stays.
+            if own && let Ok(left) = Self::open(&entry.path()) {
+                left.end_left_over();
+                // Whatever stays is in the way of nobody.
+                let _ = left.remove_all();
+            }
+        }
+        Self::open(&base.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4().simple())))
+    }
+
+    /// Removes the directory with all that is in it.
+    pub(super) fn remove_all(&self) -> io::Result<()> {
+        remove_all(&self.state)
     }
 
     pub(super) fn guest(&self, name: &str) -> PathBuf {

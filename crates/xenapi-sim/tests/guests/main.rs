@@ -4,7 +4,11 @@
 #![cfg(target_os = "linux")]
 
 mod booting;
+#[path = "../transfers/client.rs"]
+#[expect(dead_code, reason = "a part of it is needed here")]
+mod client;
 mod ending;
 mod logging_in;
+mod pool;
 mod rig;
 mod sessions;

@@ -58,19 +58,9 @@ impl Rig {
 
     /// A disk with a seed on it.
     pub(crate) fn seed(&self, user_data: &str, more: &[(&str, &str)]) -> DiskId {
-        let mut image = Cursor::new(vec![0; 1 << 20]);
-        let options = fatfs::FormatVolumeOptions::new().volume_label(*b"cidata     ");
-        fatfs::format_volume(&mut image, options).unwrap();
-        let volume = fatfs::FileSystem::new(&mut image, fatfs::FsOptions::new()).unwrap();
-        let usual = [("user-data", user_data), ("meta-data", "instance-id: i-1\n")];
-        for (name, contents) in usual.iter().chain(more) {
-            let mut file = volume.root_dir().create_file(name).unwrap();
-            file.truncate().unwrap();
-            file.write_all(contents.as_bytes()).unwrap();
-        }
-        volume.unmount().unwrap();
         let disk = DiskId(Uuid::new_v4());
-        self.store.create(disk, 1 << 20).unwrap().write_at(0, image.get_ref()).unwrap();
+        let image = seed_image(user_data, more);
+        self.store.create(disk, 1 << 20).unwrap().write_at(0, &image).unwrap();
         disk
     }
 
@@ -123,6 +113,22 @@ impl Rig {
     pub(crate) fn guest_directory(&self, vm: Uuid) -> PathBuf {
         self.directory.path().join("guests").join(vm.to_string())
     }
+}
+
+/// A volume with a seed on it, 1 MiB large.
+pub(crate) fn seed_image(user_data: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let mut image = Cursor::new(vec![0; 1 << 20]);
+    let options = fatfs::FormatVolumeOptions::new().volume_label(*b"cidata     ");
+    fatfs::format_volume(&mut image, options).unwrap();
+    let volume = fatfs::FileSystem::new(&mut image, fatfs::FsOptions::new()).unwrap();
+    let usual = [("user-data", user_data), ("meta-data", "instance-id: i-1\n")];
+    for (name, contents) in usual.iter().chain(more) {
+        let mut file = volume.root_dir().create_file(name).unwrap();
+        file.truncate().unwrap();
+        file.write_all(contents.as_bytes()).unwrap();
+    }
+    volume.unmount().unwrap();
+    image.into_inner()
 }
 
 impl Booted {

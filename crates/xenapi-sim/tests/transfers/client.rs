@@ -42,7 +42,11 @@ impl Answer {
 impl Session {
     pub(crate) async fn new(hosts: usize) -> Self {
         let pool = Pool::builder().http().password("secret").seed(7).hosts(hosts);
-        let pool = pool.start().await.unwrap();
+        Self::of(pool.start().await.unwrap()).await
+    }
+
+    /// Logs in to a pool whose password is `secret`.
+    pub(crate) async fn of(pool: Pool) -> Self {
         let mut new = Self { pool, session: String::new() };
         let session = new.raw("session.login_with_password", json!(["root", "secret"])).await;
         new.session = session["result"].as_str().unwrap().to_owned();
