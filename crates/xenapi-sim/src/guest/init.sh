@@ -18,6 +18,13 @@ if ! mount -c -t overlay -o lowerdir=../../.base/etc,upperdir=../over/etc,workdi
 then
     [ -e etc/passwd ] || cp -a ../../.base/etc/. etc/
 fi
+# Large, and of interest only to be read.
+for directory in alternatives ssl; do
+    if [ -d /etc/$directory ]; then
+        mkdir -p etc/$directory
+        mount -c --rbind /etc/$directory etc/$directory
+    fi
+done
 for directory in bin sbin lib lib32 lib64 libx32; do
     if [ -L /$directory ]; then
         ln -sfn "$(readlink /$directory)" $directory

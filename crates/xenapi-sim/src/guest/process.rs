@@ -67,6 +67,8 @@ pub struct ProcessOptions {
     pub ssh_port: Option<u16>,
     /// What goes wrong with every guest.
     pub faults: BTreeSet<GuestFault>,
+    /// Whether guests are mere directories even where this machine has namespaces for them.
+    pub directories_only: bool,
 }
 
 #[derive(Debug)]
@@ -189,7 +191,8 @@ impl GuestDriver for ProcessGuests {
         let vm = machine.vm;
         // A guest that still runs is one whose end the pool did not wait for.
         self.order(vm, Order::PowerOff).await?;
-        let sandbox = Sandbox::start(&self.shared.place, &vm.to_string()).await?;
+        let only = self.shared.options.directories_only;
+        let sandbox = Sandbox::start(&self.shared.place, &vm.to_string(), !only).await?;
         let control = pipe::OpenOptions::new().read_write(true).open_receiver(sandbox.control());
         let control =
             control.map_err(|error| GuestError { message: format!("{CONTROL}: {error}") })?;

@@ -192,21 +192,38 @@ impl Place {
     }
 }
 
-/// What of `/etc` is a machine's own, or secret.
-const NOT_COPIED: [&str; 13] = [
-    "shadow",
-    "shadow-",
-    "gshadow",
-    "gshadow-",
-    "passwd",
-    "passwd-",
+/// What of `/etc` is a machine's own, or secret, or of no use without the machine's services, or given to
+/// guests in another way.
+const NOT_COPIED: [&str; 29] = [
+    "X11",
+    "alternatives",
+    "apparmor.d",
+    "cloud",
+    "fonts",
     "group",
     "group-",
-    "ssh",
+    "gshadow",
+    "gshadow-",
     "hostname",
     "hosts",
+    "init.d",
     "machine-id",
     "mtab",
+    "passwd",
+    "passwd-",
+    "rc0.d",
+    "rc1.d",
+    "rc2.d",
+    "rc3.d",
+    "rc4.d",
+    "rc5.d",
+    "rc6.d",
+    "rcS.d",
+    "shadow",
+    "shadow-",
+    "ssh",
+    "ssl",
+    "systemd",
 ];
 /// Deep enough for any `/etc`, and an end for one that is made to have none.
 const DEEPEST: usize = 16;
@@ -306,12 +323,21 @@ struct Init {
 
 impl Sandbox {
     /// Builds a guest's root and starts its first process; where that cannot be, makes a directory do.
-    pub(super) async fn start(place: &Place, name: &str) -> Result<Self, GuestError> {
+    pub(super) async fn start(
+        place: &Place,
+        name: &str,
+        namespaces: bool,
+    ) -> Result<Self, GuestError> {
         let (place, name) = (place.clone(), name.to_owned());
         let owner = place.owner;
         let directory = blocking(move || place.prepare(&name)).await?;
         let visible = directory.join("fs");
-        match start_init(&directory, owner).await {
+        let started = if namespaces {
+            start_init(&directory, owner).await
+        } else {
+            Err("directories were asked for".into())
+        };
+        match started {
             Ok((init, layers)) => {
                 let root = PathBuf::from(format!("/proc/{}/root", init.pid.as_raw_nonzero()));
                 let files =

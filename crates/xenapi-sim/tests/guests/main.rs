@@ -7,6 +7,7 @@ mod booting;
 #[path = "../transfers/client.rs"]
 #[expect(dead_code, reason = "a part of it is needed here")]
 mod client;
+mod directories;
 mod ending;
 mod logging_in;
 mod pool;
