@@ -83,10 +83,7 @@ impl CloudInit {
         self.files.make_directories(&format!("/var/lib/cloud/instances/{id}/scripts"))?;
         // A link that is not there yet is nothing to be removed.
         let _ = self.files.remove("/var/lib/cloud/instance", false);
-        self.files.link(
-            "/var/lib/cloud/instance",
-            &self.files.visible(&format!("/var/lib/cloud/instances/{id}")),
-        )?;
+        self.files.link("/var/lib/cloud/instance", &format!("instances/{id}"))?;
         self.files.write(
             &format!("{DATA}/instance-id"),
             format!("{}\n", seed.instance_id).as_bytes(),
@@ -131,23 +128,15 @@ impl CloudInit {
         if self.seed.is_none() {
             return Ok(None);
         }
-        self.on_files(|boot| boot.enter("modules-config")).await?;
-        if self.new_instance {
-            self.on_files(|boot| {
-                boot.set_passwords();
-                boot.enter("modules-final")
-            })
-            .await?;
-            self.check_packages().await?;
-            self.run_user_scripts().await?;
-            self.on_files(|boot| {
-                boot.write_files(true);
-                Ok(())
-            })
-            .await?;
+        if let Err(error) = self.modules().await {
+            self.fail("modules-final", &format!("('simulator', OSError({:?}))", error.message));
         }
         if fails {
-            self.fail("modules-final", "('scripts_user', RuntimeError('Runparts: 1 failures (simulated) in 1 attempted commands'))");
+            self.fail(
+                "modules-final",
+                "('scripts_user', RuntimeError('Runparts: 1 failures (simulated) in 1 attempted \
+                 commands'))",
+            );
         }
         let next = if self.new_instance { self.config().power_state } else { None };
         self.report.finished = Some(now());
@@ -163,6 +152,25 @@ impl CloudInit {
         })
         .await?;
         Ok(next)
+    }
+
+    async fn modules(&mut self) -> Result<(), GuestError> {
+        self.on_files(|boot| boot.enter("modules-config")).await?;
+        if !self.new_instance {
+            return self.on_files(|boot| boot.enter("modules-final")).await;
+        }
+        self.on_files(|boot| {
+            boot.set_passwords();
+            boot.enter("modules-final")
+        })
+        .await?;
+        self.check_packages().await?;
+        self.run_user_scripts().await?;
+        self.on_files(|boot| {
+            boot.write_files(true);
+            Ok(())
+        })
+        .await
     }
 
     fn config(&self) -> CloudConfig {
