@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -13,20 +12,29 @@ const OTHER: u16 = 2222;
 /// Addresses that are tried before the port is given up.
 const TRIES: u32 = 32;
 
+/// An address of no guest's, to find out about the port.
+const PROBE: Ipv4Addr = Ipv4Addr::new(127, 240, 0, 1);
+
 /// Hands out addresses, with one port for all.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    port: AtomicU16,
+    port: u16,
 }
 
 impl Addresses {
     /// With this port, or else 22 where it may be had and 2222 where not.
     pub(super) fn new(port: Option<u16>) -> Self {
-        Self { port: AtomicU16::new(port.unwrap_or(SSH)) }
+        let usual = || {
+            // Ports below 1024 may be for root only; and a server of the machine's own may have
+            // taken the port on all addresses.
+            let free = std::net::TcpListener::bind((PROBE, SSH)).is_ok();
+            if free { SSH } else { OTHER }
+        };
+        Self { port: port.unwrap_or_else(usual) }
     }
 
     pub(super) fn port(&self) -> u16 {
-        self.port.load(Ordering::Relaxed)
+        self.port
     }
 
     /// Listens on an address for this interface of this VM: the same each time, as long as nobody else
@@ -36,20 +44,8 @@ impl Addresses {
         vm: Uuid,
         device: u32,
     ) -> io::Result<(Ipv4Addr, TcpListener)> {
-        let port = self.port();
-        match listen_on(vm, device, port).await {
-            Err(error) if port == SSH && is_refused(&error) => {
-                tracing::info!(%error, "guests answer on port {OTHER}, since {SSH} cannot be had");
-                self.port.store(OTHER, Ordering::Relaxed);
-                listen_on(vm, device, OTHER).await
-            }
-            other => other,
-        }
+        listen_on(vm, device, self.port).await
     }
-}
-
-fn is_refused(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrInUse)
 }
 
 async fn listen_on(vm: Uuid, device: u32, port: u16) -> io::Result<(Ipv4Addr, TcpListener)> {

@@ -35,6 +35,11 @@ impl Files {
         Self { root: Arc::new(root), visible_root, owner }
     }
 
+    /// The user who owns what is made, unless it is the one that this process runs as.
+    pub(super) fn owner(&self) -> Option<u32> {
+        self.owner
+    }
+
     /// The path as it is below the root.
     fn inner<'a>(&self, path: &'a str) -> &'a str {
         let stripped = self.visible_root.as_deref().and_then(|root| path.strip_prefix(root));

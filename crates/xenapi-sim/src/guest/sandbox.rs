@@ -417,6 +417,10 @@ impl Entry {
         let mut command = if let Some(init) = self.init {
             let mut command = Command::new("nsenter");
             command.arg(format!("--target={}", init.as_raw_nonzero()));
+            if self.files.owner().is_none() {
+                // This user is the guest's root already, and may not change its groups.
+                command.arg("--preserve-credentials");
+            }
             command.args(["--user", "--mount", "--pid", "--uts", "--ipc", "--root", "--wd", "--"]);
             command
         } else {

@@ -69,9 +69,13 @@ async fn a_vm_can_be_logged_into_by_the_address_that_the_pool_tells() {
         return;
     }
     let pool = Pool::builder().http().password("secret").seed(3);
-    let pool = pool.process_guests(ProcessOptions::default()).start().await.unwrap();
+    let pool = pool
+        .process_guests(ProcessOptions { ssh_port: Some(2222), ..ProcessOptions::default() })
+        .start()
+        .await
+        .unwrap();
     let session = Session::of(pool).await;
-    let client = Client::new(22);
+    let client = Client::new(2222);
     let vm = session.vm_with_seed(&seed_image(&client.user_data(""), &[])).await;
     session.call("VM.start", json!([vm, false, false])).await;
     let metrics = session.metrics(&vm, |metrics| metrics["networks"]["0/ip"].is_string()).await;
