@@ -3,6 +3,8 @@
 //! A value depends on the object and the time alone, so that asking twice for the same time answers
 //! the same.
 
+pub(crate) mod archive;
+
 use std::io;
 
 use uuid::Uuid;

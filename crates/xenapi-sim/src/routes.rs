@@ -54,6 +54,16 @@ const ROUTES: &[Route] = &[
         path: "/rrd_updates",
         handler: |exchange| Box::pin(metrics::rrd_updates(exchange)),
     },
+    Route {
+        verb: "GET",
+        path: "/vm_rrd",
+        handler: |exchange| Box::pin(metrics::archive::vm_rrd(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/host_rrd",
+        handler: |exchange| Box::pin(metrics::archive::host_rrd(exchange)),
+    },
 ];
 
 /// The handler for this verb and path.

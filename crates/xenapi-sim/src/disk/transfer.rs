@@ -202,7 +202,7 @@ pub(super) fn host_for(inner: &Inner, asked: usize, sr: Ref) -> Result<usize, Ap
 }
 
 /// Sends the client to the host that can do it.
-pub(super) async fn redirect(exchange: &mut Exchange, host: usize) -> io::Result<()> {
+pub(crate) async fn redirect(exchange: &mut Exchange, host: usize) -> io::Result<()> {
     let address = &exchange.inner.hosts[host].address;
     let port = exchange.head.header("host").and_then(|host| host.rsplit_once(':'));
     let port = port.and_then(|(_, port)| port.parse::<u16>().ok());

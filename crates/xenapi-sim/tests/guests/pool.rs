@@ -10,7 +10,7 @@ use xenapi_sim::guest::ProcessOptions;
 use crate::client::{MIB, Session};
 use crate::rig::{Client, has_ssh, printed, seed_image};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Session {
     /// A VM that is off, with an interface and this seed on its disk.

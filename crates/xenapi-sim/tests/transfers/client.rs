@@ -49,7 +49,7 @@ impl Session {
     pub(crate) async fn of(pool: Pool) -> Self {
         let mut new = Self { pool, session: String::new() };
         let session = new.raw("session.login_with_password", json!(["root", "secret"])).await;
-        new.session = session["result"].as_str().unwrap().to_owned();
+        session["result"].as_str().unwrap().clone_into(&mut new.session);
         new
     }
 

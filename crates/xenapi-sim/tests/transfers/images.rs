@@ -141,3 +141,39 @@ async fn a_running_vm_is_not_exported_and_shows_its_screen() {
     stream.write_all(none.as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut stream).await.status(), 404);
 }
+
+#[tokio::test]
+async fn what_is_measured_is_kept_in_archives() {
+    let session = Session::new(2).await;
+    let (vm, _) = session.vm().await;
+    let uuid = session.call("VM.get_uuid", json!([vm])).await.as_str().unwrap().to_owned();
+    assert_eq!(session.get(0, &format!("/vm_rrd?uuid={uuid}")).await.status(), 404);
+    let host = session.call("host.get_by_name_label", json!([""])).await;
+    assert_eq!(host, json!([]));
+    let hosts = session.call("host.get_all_records", json!([])).await;
+    let last = session.host(1).split(':').next().unwrap().to_owned();
+    let hosts = hosts.as_object().unwrap();
+    let second = hosts.iter().find(|(_, host)| host["address"] == last.as_str()).unwrap().0;
+    let place = json!([vm, second, false, false]);
+    session.call("VM.start_on", place).await;
+
+    let target = format!("/vm_rrd?uuid={uuid}&json=true");
+    assert_eq!(session.get(0, &target).await.status(), 302, "it runs on the other host");
+    let kept: Value = serde_json::from_slice(&session.get(1, &target).await.body).unwrap();
+    let names: Vec<&str> = kept["ds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|source| source["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"cpu0") && names.contains(&"memory"), "{names:?}");
+    let rows = |rra: &Value| rra["database"].as_array().unwrap().len();
+    let archives = kept["rra"].as_array().unwrap();
+    assert_eq!(
+        archives.iter().map(rows).collect::<Vec<_>>(),
+        [120, 120, 120, 120, 168, 168, 168, 365, 365, 365]
+    );
+    assert!(archives.iter().all(|rra| rra["database"][0].as_array().unwrap().len() == names.len()));
+    let xml = String::from_utf8(session.get(0, "/host_rrd").await.body).unwrap();
+    assert!(xml.contains("<name>cpu_avg</name>") && xml.ends_with("</rrd>"), "{xml:.300}");
+}
