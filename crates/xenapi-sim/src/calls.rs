@@ -12,9 +12,9 @@ mod pool;
 mod session;
 pub(crate) mod sr;
 mod task;
-mod vbd;
-mod vdi;
-mod vif;
+pub(crate) mod vbd;
+pub(crate) mod vdi;
+pub(crate) mod vif;
 pub(crate) mod vm;
 
 use std::pin::Pin;

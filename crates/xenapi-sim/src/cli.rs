@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::guest::ProcessOptions;
 use crate::pool::{Pool, StartError};
 
 /// A simulated XCP-ng pool that speaks the Xen API.
@@ -57,6 +58,8 @@ pub struct Arguments {
 enum Guests {
     /// Nothing: an address appears after the boot delay.
     None,
+    /// Processes in a sandbox, behind an SSH server on a loopback address of each VM.
+    Process,
 }
 
 impl Arguments {
@@ -82,6 +85,7 @@ impl Arguments {
         }
         match self.guests {
             Guests::None => builder.start().await,
+            Guests::Process => builder.process_guests(ProcessOptions::default()).start().await,
         }
     }
 }

@@ -35,6 +35,9 @@ pub trait GuestDriver: Send + Sync + 'static {
 
     /// The VM is gone: what the driver kept of it must go too. Its disks are the disk store's.
     async fn destroyed(&self, vm: Uuid);
+
+    /// The pool ends, and all guests with it.
+    async fn stop(&self) {}
 }
 
 /// A VM as it stands when it boots.

@@ -59,7 +59,8 @@ impl Head {
         self.modern && !connection.contains("close")
     }
 
-    fn is_chunked(&self) -> bool {
+    /// Whether the body comes in chunks of HTTP.
+    pub(crate) fn is_chunked(&self) -> bool {
         self.header("transfer-encoding").is_some_and(|it| it.to_lowercase().contains("chunked"))
     }
 
@@ -77,7 +78,6 @@ pub(crate) struct Exchange {
     /// What was asked.
     pub(crate) head: Head,
     /// What was read of the body already.
-    #[expect(dead_code, reason = "what takes uploads begins with it")]
     pub(crate) early: Vec<u8>,
     /// The connection.
     pub(crate) stream: Box<dyn Stream>,

@@ -1,5 +1,6 @@
 //! A running pool, and how to ask for one.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::control;
 use crate::database::Database;
 use crate::driver::{GuestDriver, NoGuests};
 use crate::faults::{Fault, FaultRule};
+use crate::guest::{ProcessGuests, ProcessOptions};
 use crate::http;
 use crate::inner::{HostPlace, Inner, Parts, lock};
 use crate::journal::Journal;
@@ -34,6 +36,7 @@ pub struct PoolBuilder {
     seeded: bool,
     clock: Clock,
     driver: Option<Arc<dyn GuestDriver>>,
+    processes: Option<ProcessOptions>,
     store: Option<Arc<dyn DiskStore>>,
     disks: Option<PathBuf>,
 }
@@ -76,6 +79,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no place for guests that are processes.
+    #[error("could not make a place for guests")]
+    Guests(#[source] io::Error),
 }
 
 impl StartError {
@@ -86,6 +92,11 @@ impl StartError {
             Self::NotLoopback { .. } => "listen on 127.0.0.1, or leave `--http` out".into(),
             Self::ManyHosts { .. } => "listen on 127.0.0.1, or ask for one host".into(),
             Self::HostCount(_) => "ask for another number with `--hosts`".into(),
+            Self::Guests(_) => {
+                "see whether the state directory, or the one for temporary files, can be written, \
+                 and is in use by no other pool"
+                    .into()
+            }
             Self::Certificate(_) => "see whether the state directory can be written".into(),
             Self::State { .. } => {
                 "give another directory with `--state`, or remove this one".into()
@@ -209,6 +220,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Lets VMs be processes of this machine that can be logged into, in place of other guests. Their
+    /// files are with the pool's state, if it has one; else they are gone with the pool.
+    pub fn process_guests(mut self, options: ProcessOptions) -> Self {
+        self.processes = Some(options);
+        self
+    }
+
     /// Where disks are kept; sparse files when this is left out.
     pub fn store(mut self, store: Arc<dyn DiskStore>) -> Self {
         self.store = Some(store);
@@ -217,7 +235,7 @@ impl PoolBuilder {
 
     /// Starts the pool. It ends when the answer is dropped.
     pub async fn start(self) -> Result<Pool, StartError> {
-        let Self { mut options, seeded, clock, driver, store, disks } = self;
+        let Self { mut options, seeded, clock, driver, processes, store, disks } = self;
         if !seeded {
             options.seed = Random::fresh_seed();
         }
@@ -249,8 +267,11 @@ impl PoolBuilder {
         let identity =
             Identity::new(named, options.state.as_deref()).map_err(StartError::Certificate)?;
         options.certificate.clone_from(&identity.certificate);
-        let driver = driver.unwrap_or_else(|| Arc::new(NoGuests::new(options.boot_delay)));
         let store = store.unwrap_or_else(|| default_store(&options, disks));
+        let driver: Arc<dyn GuestDriver> = match processes {
+            Some(wanted) => Arc::new(place_guests(&options, wanted, &store, &db)?),
+            None => driver.unwrap_or_else(|| Arc::new(NoGuests::new(options.boot_delay))),
+        };
         let parts = Parts {
             options,
             clock,
@@ -318,6 +339,25 @@ fn adopt(db: &mut Database, made: &seed::Made, addresses: &[String]) {
         db.set("VM", vm, "current_operations", crate::value::Value::map(Vec::new()));
         lifecycle::leave_host(db, vm, "Halted");
     }
+}
+
+/// Processes as guests, with what is left of VMs that are no more taken away.
+fn place_guests(
+    options: &Options,
+    mut wanted: ProcessOptions,
+    store: &Arc<dyn DiskStore>,
+    db: &Database,
+) -> Result<ProcessGuests, StartError> {
+    wanted.boot_delay = wanted.boot_delay.max(options.boot_delay);
+    let store = Arc::clone(store);
+    let Some(state) = &options.state else {
+        return ProcessGuests::temporary(store, wanted).map_err(StartError::Guests);
+    };
+    let vms: HashSet<Uuid> = db.rows("VM").map(|row| row.uuid()).collect();
+    let guests = ProcessGuests::new(state.join("guests"), store, wanted);
+    let guests = guests.map_err(StartError::Guests)?;
+    guests.retain(|vm| vms.contains(&vm)).map_err(StartError::Guests)?;
+    Ok(guests)
 }
 
 fn default_store(options: &Options, disks: Option<PathBuf>) -> Arc<dyn DiskStore> {
@@ -395,6 +435,7 @@ impl Pool {
             seeded: false,
             clock: Clock::new(),
             driver: None,
+            processes: None,
             store: None,
             disks: None,
         }
@@ -522,6 +563,7 @@ impl Pool {
 
     /// Ends the pool: listeners, connections and all work.
     pub async fn stop(mut self) {
+        self.inner.driver.stop().await;
         self.inner.abort_work();
         self.listeners.shutdown().await;
     }

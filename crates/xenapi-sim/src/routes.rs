@@ -5,6 +5,8 @@ use std::pin::Pin;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::disk::{transfer, vm_image};
+use crate::guest::console;
 use crate::http::{Answer, Credentials, Exchange};
 use crate::metrics;
 use crate::sessions;
@@ -21,11 +23,38 @@ pub(crate) struct Route {
 }
 
 /// All handlers. What is not here yet is answered 403, as by a server without the handler.
-const ROUTES: &[Route] = &[Route {
-    verb: "GET",
-    path: "/rrd_updates",
-    handler: |exchange| Box::pin(metrics::rrd_updates(exchange)),
-}];
+const ROUTES: &[Route] = &[
+    Route {
+        verb: "PUT",
+        path: "/import_raw_vdi",
+        handler: |exchange| Box::pin(transfer::import_raw_vdi(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/export_raw_vdi",
+        handler: |exchange| Box::pin(transfer::export_raw_vdi(exchange)),
+    },
+    Route {
+        verb: "PUT",
+        path: "/import",
+        handler: |exchange| Box::pin(vm_image::import(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/export",
+        handler: |exchange| Box::pin(vm_image::export(exchange)),
+    },
+    Route {
+        verb: "CONNECT",
+        path: "/console",
+        handler: |exchange| Box::pin(console::console(exchange)),
+    },
+    Route {
+        verb: "GET",
+        path: "/rrd_updates",
+        handler: |exchange| Box::pin(metrics::rrd_updates(exchange)),
+    },
+];
 
 /// The handler for this verb and path.
 pub(crate) fn find(verb: &str, path: &str) -> Option<RouteHandler> {

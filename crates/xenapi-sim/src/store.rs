@@ -31,6 +31,12 @@ pub trait DiskStore: Send + Sync + 'static {
     /// Writes `bytes` at `offset`.
     fn write_at(&self, disk: DiskId, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// The first byte at or behind `from` that may hold something else than zero, as far as the store
+    /// knows; nothing when only zeros follow.
+    fn next_data(&self, _disk: DiskId, from: u64) -> io::Result<Option<u64>> {
+        Ok(Some(from))
+    }
+
     /// How many bytes the disk takes up where it is kept.
     fn used(&self, disk: DiskId) -> io::Result<u64>;
 

@@ -41,7 +41,7 @@ fn position(text: &str) -> Option<u32> {
 }
 
 /// A drive with these fields, where the VM has room for it.
-pub(super) fn insert(
+pub(crate) fn insert(
     db: &mut Database,
     mut fields: Vec<(&'static str, Value)>,
 ) -> Result<Ref, ApiError> {

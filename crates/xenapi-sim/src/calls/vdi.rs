@@ -167,7 +167,7 @@ fn forget_call(call: &Call) -> Outcome {
 }
 
 /// Removes a disk's rows: it, and the drives that it was in.
-pub(super) fn forget(db: &mut Database, vdi: Ref) {
+pub(crate) fn forget(db: &mut Database, vdi: Ref) {
     let Some(row) = db.find("VDI", vdi).cloned() else { return };
     for vbd in row.refs("VBDs") {
         let cd = db.find("VBD", vbd).is_some_and(|row| row.text("type") == "CD");
