@@ -6,7 +6,7 @@
 
 mod links;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::error::{ApiError, error, handle_invalid};
 use crate::random::Random;
 use crate::schema::{ClassInfo, Schema};
-use crate::value::{Ref, Value};
+use crate::value::{Ref, Text, Value};
 
 /// How many deletions of each class are remembered for `event.from`.
 const DELETIONS: usize = 512;
@@ -99,9 +99,29 @@ struct Deletion {
 struct Table {
     rows: BTreeMap<Ref, Arc<Row>>,
     by_uuid: HashMap<Uuid, Ref>,
+    by_name: HashMap<Text, BTreeSet<Ref>>,
+    /// Where the name stands in a row, where the class has names.
+    name: Option<usize>,
     /// The generation of each object's latest change.
     changes: BTreeMap<u64, Ref>,
     deletions: VecDeque<Deletion>,
+}
+
+impl Table {
+    fn note_name(&mut self, values: &[Value], reference: Ref) {
+        if let Some(Value::String(name)) = self.name.map(|place| &values[place]) {
+            self.by_name.entry(name.clone()).or_default().insert(reference);
+        }
+    }
+
+    fn drop_name(&mut self, values: &[Value], reference: Ref) {
+        let Some(Value::String(name)) = self.name.map(|place| &values[place]) else { return };
+        let Some(named) = self.by_name.get_mut(name) else { return };
+        named.remove(&reference);
+        if named.is_empty() {
+            self.by_name.remove(name);
+        }
+    }
 }
 
 /// What became of an object since some generation.
@@ -127,15 +147,23 @@ pub(crate) struct Database {
     /// Where uuids and references come from.
     pub(crate) random: Random,
     domains: i64,
+    /// VMs that are about to be on a host.
+    scheduled: BTreeSet<Ref>,
+    scheduled_field: (usize, usize),
+}
+
+fn table(info: &ClassInfo) -> Table {
+    Table { name: info.find_field("name_label"), ..Table::default() }
 }
 
 impl Database {
     /// An empty database whose uuids and references the seed decides.
     pub(crate) fn new(seed: u64) -> Self {
         let schema = Schema::get();
+        let vm = schema.class("VM");
         Self {
             schema,
-            tables: schema.classes.iter().map(|_| Table::default()).collect(),
+            tables: schema.classes.iter().map(table).collect(),
             message_class: schema.class("message"),
             generation: 1,
             message_generation: 1,
@@ -143,6 +171,8 @@ impl Database {
             touched: None,
             random: Random::new(seed),
             domains: 0,
+            scheduled: BTreeSet::new(),
+            scheduled_field: (vm, schema.classes[vm].field("scheduled_to_be_resident_on")),
         }
     }
 
@@ -190,6 +220,17 @@ impl Database {
         let found = uuid.and_then(|uuid| self.tables[class].by_uuid.get(&uuid)).copied();
         let name = self.schema.classes[class].name;
         found.ok_or_else(|| error("UUID_INVALID", [name, text]))
+    }
+
+    /// The objects of a class that have this name.
+    pub(crate) fn by_name(&self, class: usize, name: &str) -> Vec<Ref> {
+        let named = self.tables[class].by_name.get(name);
+        named.map(|named| named.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The VMs that are about to be on a host.
+    pub(crate) fn scheduled(&self) -> impl Iterator<Item = &Arc<Row>> {
+        self.scheduled.iter().filter_map(|vm| self.find("VM", *vm))
     }
 
     /// All objects of a class.
@@ -245,6 +286,7 @@ impl Database {
             table.by_uuid.insert(row.uuid(), reference);
         }
         table.changes.insert(generation, reference);
+        table.note_name(&row.values, reference);
         let row = Arc::new(row);
         table.rows.insert(reference, row.clone());
         self.touch(class, reference);
@@ -268,6 +310,7 @@ impl Database {
             table.by_uuid.insert(row.uuid(), reference);
         }
         table.changes.insert(generation, reference);
+        table.note_name(&row.values, reference);
         table.rows.insert(reference, Arc::new(row));
     }
 
@@ -297,10 +340,27 @@ impl Database {
         if row.values[field] == value {
             return;
         }
+        let row = row.clone();
         let before = row.values[field].as_ref();
         let link = self.links.at(class, field);
         let after = value.as_ref();
+        let renamed = self.tables[class].name == Some(field);
+        if renamed {
+            self.tables[class].drop_name(&row.values, reference);
+        }
+        // Held no longer, so that the change need not copy the row.
+        drop(row);
+        if (class, field) == self.scheduled_field {
+            if after.is_null() {
+                self.scheduled.remove(&reference)
+            } else {
+                self.scheduled.insert(reference)
+            };
+        }
         self.change(class, reference, |values| values[field] = value);
+        if renamed && let Some(row) = self.tables[class].rows.get(&reference).cloned() {
+            self.tables[class].note_name(&row.values, reference);
+        }
         if let Some(link) = link {
             self.part(link, before, reference);
             self.join(link, after, reference);
@@ -317,7 +377,9 @@ impl Database {
         let class = self.schema.class(class);
         let Some(row) = self.tables[class].rows.remove(&reference) else { return };
         let deleted = self.next_generation(class);
+        self.scheduled.remove(&reference);
         let table = &mut self.tables[class];
+        table.drop_name(&row.values, reference);
         table.changes.remove(&row.modified);
         if row.info().find_field("uuid").is_some() {
             table.by_uuid.remove(&row.uuid());
@@ -443,6 +505,18 @@ mod tests {
         let changes = db.changes(class, since);
         assert!(matches!(changes[1], Change::Deleted { reference, .. } if reference == one));
         assert!(db.changes(class, db.generation()).is_empty());
+    }
+
+    #[test]
+    fn names_are_found_whatever_became_of_them() {
+        let mut db = Database::new(1);
+        let class = Schema::get().class("VM");
+        let (one, two) = (vm(&mut db, "a"), vm(&mut db, "a"));
+        assert_eq!(db.by_name(class, "a").len(), 2);
+        db.set("VM", one, "name_label", "b");
+        assert_eq!((db.by_name(class, "a"), db.by_name(class, "b")), (vec![two], vec![one]));
+        db.delete("VM", one);
+        assert!(db.by_name(class, "b").is_empty());
     }
 
     #[test]

@@ -170,13 +170,7 @@ fn generic(call: &Call) -> Result<Value, ApiError> {
         }
         Kind::AllRecordsWhere => matching(&inner.read(), class, call.text(0)),
         Kind::ByUuid => Ok(inner.read().by_uuid(class, call.text(0))?.into()),
-        Kind::ByName => {
-            let field = info.field("name_label");
-            let db = inner.read();
-            let named =
-                db.rows_at(class).filter(|row| row.values[field].as_str() == Some(call.text(0)));
-            Ok(Value::refs(named.map(|row| row.reference)))
-        }
+        Kind::ByName => Ok(Value::refs(inner.read().by_name(class, call.text(0)))),
         Kind::Set(field) => {
             let subject = call.subject()?;
             let mut db = inner.write();

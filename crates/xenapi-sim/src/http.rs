@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::faults::Fault;
 use crate::inner::Inner;
 use crate::value::Value;
-use crate::wire::{Malformed, Request, json, xml};
+use crate::wire::{Counter, Malformed, Pieces, Request, Wire, json, xml};
 use crate::{control, dispatch, routes};
 
 /// The largest body of a call.
@@ -131,6 +131,9 @@ async fn converse(inner: &Arc<Inner>, host: usize, mut stream: Box<dyn Stream>) 
         let keep = keep && answer.keep && head.method != "CONNECT";
         let bytes = answer.bytes(keep, head.modern);
         stream.write_all(&bytes[..cut.unwrap_or(bytes.len()).min(bytes.len())]).await?;
+        if let Some(large) = answer.large {
+            large.send(&mut stream).await?;
+        }
         stream.flush().await?;
         if !keep || cut.is_some() {
             return stream.shutdown().await;
@@ -247,6 +250,11 @@ async fn rpc(inner: &Arc<Inner>, host: usize, head: &Head, body: &[u8]) -> Optio
         let body = b"<<<\0{]]not an answer".to_vec();
         return Some(Answer::rpc(wire.content_type(), body));
     }
+    if faults.is_empty() && outcome.as_ref().is_ok_and(Value::is_large) {
+        let mut answer = Answer::rpc(wire.content_type(), Vec::new());
+        answer.large = Some(Large::new(wire, outcome).await);
+        return Some(answer);
+    }
     let mut answer = Answer::rpc(wire.content_type(), wire.encode(&outcome));
     answer.cut = faults.iter().find_map(|fault| match fault {
         Fault::CutAfter(bytes) => Some(*bytes),
@@ -286,6 +294,41 @@ pub(crate) struct Answer {
     body: Vec<u8>,
     keep: bool,
     cut: Option<usize>,
+    large: Option<Large>,
+}
+
+/// An answer that is written while it is sent, so that many of them do not fill the memory.
+struct Large {
+    wire: Wire,
+    outcome: Arc<Result<Value, ApiError>>,
+    length: usize,
+}
+
+impl Large {
+    /// Measures the answer: its length is told first.
+    async fn new(wire: Wire, outcome: Result<Value, ApiError>) -> Self {
+        let outcome = Arc::new(outcome);
+        let (measured, how) = (outcome.clone(), wire.clone());
+        let counted = tokio::task::spawn_blocking(move || {
+            let mut counter = Counter::default();
+            how.write(&mut counter, &measured);
+            counter.0
+        });
+        Self { length: counted.await.unwrap_or_default(), wire, outcome }
+    }
+
+    async fn send(self, stream: &mut Box<dyn Stream>) -> io::Result<()> {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut pieces = Pieces::new(sender);
+            self.wire.write(&mut pieces, &self.outcome);
+            pieces.finish();
+        });
+        while let Some(piece) = receiver.recv().await {
+            stream.write_all(&piece).await?;
+        }
+        writer.await.map_err(io::Error::other)
+    }
 }
 
 impl Answer {
@@ -295,7 +338,7 @@ impl Answer {
             ("Access-Control-Allow-Origin", "*".into()),
             ("Cache-Control", "no-cache, no-store".into()),
         ];
-        Self { status: 200, reason: "OK", headers, body, keep: true, cut: None }
+        Self { status: 200, reason: "OK", headers, body, keep: true, cut: None, large: None }
     }
 
     /// A page that says what went wrong.
@@ -306,20 +349,28 @@ impl Answer {
              <h1>Additional information</h1>{text}</body></html>"
         );
         let headers = vec![("content-type", "text/html".into())];
-        Self { status, reason, headers, body: body.into_bytes(), keep: status < 500, cut: None }
+        Self {
+            status,
+            reason,
+            headers,
+            body: body.into_bytes(),
+            keep: status < 500,
+            cut: None,
+            large: None,
+        }
     }
 
     /// A body of this type.
     pub(crate) fn of(content_type: &str, body: Vec<u8>) -> Self {
         let headers = vec![("content-type", content_type.into())];
-        Self { status: 200, reason: "OK", headers, body, keep: true, cut: None }
+        Self { status: 200, reason: "OK", headers, body, keep: true, cut: None, large: None }
     }
 
     /// A JSON value.
     pub(crate) fn json(status: u16, reason: &'static str, value: &serde_json::Value) -> Self {
         let headers = vec![("content-type", "application/json".into())];
         let body = format!("{value}\n").into_bytes();
-        Self { status, reason, headers, body, keep: true, cut: None }
+        Self { status, reason, headers, body, keep: true, cut: None, large: None }
     }
 
     /// With this header too.
@@ -339,7 +390,7 @@ impl Answer {
             head.push_str("\r\n");
         }
         let connection = if keep { "keep-alive" } else { "close" };
-        let length = self.body.len();
+        let length = self.large.as_ref().map_or(self.body.len(), |large| large.length);
         head = format!("{head}Connection: {connection}\r\ncontent-length: {length}\r\n\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(&self.body);

@@ -55,3 +55,7 @@ pub use clock::Clock;
 pub use faults::{Fault, FaultRule};
 pub use options::{ParseRoleError, Role};
 pub use pool::{Pool, PoolBuilder, StartError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -40,7 +40,7 @@ pub(crate) fn free_memory(db: &Database, host: &Row) -> i64 {
         db.find("host_metrics", host.reference("metrics")).map_or(0, |it| it.int("memory_total"));
     let resident = host.get("resident_VMs").ref_items();
     let resident: i64 = resident.filter_map(|vm| db.find("VM", vm)).map(|vm| needed(vm)).sum();
-    let coming = db.rows("VM").filter(|vm| {
+    let coming = db.scheduled().filter(|vm| {
         vm.reference("scheduled_to_be_resident_on") == host.reference
             && vm.reference("resident_on").is_null()
     });

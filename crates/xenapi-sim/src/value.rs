@@ -118,6 +118,16 @@ impl Value {
         Self::Struct(Arc::new(members))
     }
 
+    /// Whether this is so much that it is better written in pieces.
+    pub(crate) fn is_large(&self) -> bool {
+        const MANY: usize = 256;
+        match self {
+            Self::Records(rows) => rows.len() > MANY,
+            Self::Struct(members) => members.iter().any(|(_, value)| value.items().len() > MANY),
+            _ => false,
+        }
+    }
+
     /// The text, where this is text.
     pub(crate) fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }

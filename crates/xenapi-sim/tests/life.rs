@@ -17,12 +17,6 @@ async fn a_vm_waits_for_the_operation_before_it() {
     let start = client.text("Async.VM.start", json!([vm, false, false])).await;
     client.until(&vm, "current_operations", &json!({ (start.as_str()): "start" })).await;
     let allowed = client.ok("VM.get_allowed_operations", json!([vm])).await;
-    assert_eq!(
-        allowed,
-        json!(["hard_shutdown", "hard_reboot"])
-            .as_array()
-            .map_or(allowed.clone(), |_| allowed.clone())
-    );
     assert!(!allowed.as_array().unwrap().contains(&json!("clone")));
     // The snapshot conflicts with the start: it is made when the VM runs.
     let snapshot = client.text("VM.snapshot", json!([vm, "later"])).await;
@@ -36,7 +30,7 @@ async fn a_vm_waits_for_the_operation_before_it() {
 async fn an_operation_that_waits_too_long_tells_what_it_waited_for() {
     let builder = Pool::builder().http().seed(1).event_batching(Duration::ZERO);
     let pool = builder.queue_limit(Duration::from_millis(20)).start().await.unwrap();
-    pool.set_latency("VM.start", Duration::from_secs(3600));
+    pool.set_latency("VM.start", Duration::from_hours(1));
     let client = Client::login(&pool).await;
     let vm = client.new_vm("busy").await;
     let start = client.text("Async.VM.start", json!([vm, false, false])).await;
@@ -57,7 +51,7 @@ async fn a_hard_shutdown_ends_a_clean_one() {
     let vm = client.new_vm("stubborn").await;
     client.ok("VM.start", json!([vm, false, false])).await;
     client.until_agent(&vm).await;
-    pool.set_latency("VM.clean_shutdown", Duration::from_secs(3600));
+    pool.set_latency("VM.clean_shutdown", Duration::from_hours(1));
     let clean = client.text("Async.VM.clean_shutdown", json!([vm])).await;
     client.until(&vm, "current_operations", &json!({ (clean.as_str()): "clean_shutdown" })).await;
     client.ok("VM.hard_shutdown", json!([vm])).await;

@@ -55,6 +55,7 @@ async fn a_failure_of_a_task_comes_in_its_error_info() {
     assert_eq!(record["result"], "");
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn told(batch: &Value) -> Vec<(String, String)> {
     let events = batch["events"].as_array().unwrap().iter();
     let pair = |event: &Value| {
@@ -140,11 +141,11 @@ async fn a_logout_wakes_whoever_waits_with_that_session() {
 async fn sessions_end_with_time_and_with_too_many_of_them() {
     let pool = pool().await;
     let client = Client::login(&pool).await;
-    pool.clock().advance(Duration::from_secs(23 * 3600));
+    pool.clock().advance(Duration::from_hours(23));
     client.ok("pool.get_all", json!([])).await;
-    pool.clock().advance(Duration::from_secs(23 * 3600));
+    pool.clock().advance(Duration::from_hours(23));
     client.ok("pool.get_all", json!([])).await;
-    pool.clock().advance(Duration::from_secs(25 * 3600));
+    pool.clock().advance(Duration::from_hours(25));
     assert_eq!(client.fails("pool.get_all", json!([])).await, ["SESSION_INVALID", &client.session]);
     let oldest = Client::login(&pool).await;
     for _ in 0..500 {
@@ -266,6 +267,23 @@ async fn a_pool_goes_on_from_its_state() {
     let since = client.ok("event.from", json!([["vm"], token, 1.0])).await;
     assert!(since["token"].as_str() > token.as_str());
     assert!(since["events"].as_array().unwrap().iter().any(|event| event["ref"] == vm));
+}
+
+#[tokio::test]
+async fn a_pool_of_many_vms_is_answered_whole_on_both_wires() {
+    let pool = Pool::builder().http().seed(1).vms(300).start().await.unwrap();
+    let client = Client::login(&pool).await;
+    let records = client.ok("VM.get_all_records", json!([])).await;
+    assert_eq!(records.as_object().unwrap().len(), 300 + 11 + 1);
+    let body = format!(
+        "<methodCall><methodName>VM.get_all_records</methodName><params><param><value>{}</value></param></params></methodCall>",
+        client.session
+    );
+    let answer = raw(&pool.url(), &support::post("/", &body)).await.unwrap().text();
+    assert_eq!(answer.matches("<name>power_state</name>").count(), 300 + 11 + 1);
+    assert!(answer.ends_with("</methodResponse>"));
+    let batch = client.ok("event.from", json!([["vm"], "", 0.1])).await;
+    assert_eq!(batch["events"].as_array().unwrap().len(), 300 + 11 + 1);
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use support::{Client, pool, post, raw};
 use tokio::net::TcpStream;
 
 fn xml_call(method: &str, params: &[&str]) -> Vec<u8> {
-    let params: String =
+    let params: Vec<String> =
         params.iter().map(|it| format!("<param><value>{it}</value></param>")).collect();
+    let params = params.concat();
     let body = format!(
         "<?xml version='1.0'?><methodCall><methodName>{method}</methodName><params>{params}</params></methodCall>"
     );

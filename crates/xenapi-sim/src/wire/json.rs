@@ -2,7 +2,7 @@
 
 use serde_json::Value as Raw;
 
-use super::{Malformed, Request, Wire};
+use super::{Malformed, Request, Sink, Wire};
 use crate::database::Row;
 use crate::error::ApiError;
 use crate::value::{Ref, Value, float_text, time_text};
@@ -34,52 +34,48 @@ pub(crate) fn decode(body: &[u8]) -> Result<Request, Malformed> {
 }
 
 /// Writes an answer in version 1.0.
-pub(crate) fn encode_1(id: &Raw, outcome: &Result<Value, ApiError>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+pub(crate) fn encode_1(out: &mut impl Sink, id: &Raw, outcome: &Result<Value, ApiError>) {
     out.extend_from_slice(b"{\"result\":");
     match outcome {
         Ok(value) => {
-            write(&mut out, value);
+            write(out, value);
             out.extend_from_slice(b",\"error\":null");
         }
         Err(error) => {
             out.extend_from_slice(b"null,\"error\":[");
-            texts(&mut out, [&error.code].into_iter().chain(&error.params));
+            texts(out, [&error.code].into_iter().chain(&error.params));
             out.push(b']');
         }
     }
-    finish(&mut out, id);
-    out
+    finish(out, id);
 }
 
 /// Writes an answer in version 2.0.
-pub(crate) fn encode_2(id: &Raw, outcome: &Result<Value, ApiError>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+pub(crate) fn encode_2(out: &mut impl Sink, id: &Raw, outcome: &Result<Value, ApiError>) {
     out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",");
     match outcome {
         Ok(value) => {
             out.extend_from_slice(b"\"result\":");
-            write(&mut out, value);
+            write(out, value);
         }
         Err(error) => {
             out.extend_from_slice(b"\"error\":{\"code\":1,\"message\":");
-            text(&mut out, &error.code);
+            text(out, &error.code);
             out.extend_from_slice(b",\"data\":[");
-            texts(&mut out, &error.params);
+            texts(out, &error.params);
             out.extend_from_slice(b"]}");
         }
     }
-    finish(&mut out, id);
-    out
+    finish(out, id);
 }
 
-fn finish(out: &mut Vec<u8>, id: &Raw) {
+fn finish(out: &mut impl Sink, id: &Raw) {
     out.extend_from_slice(b",\"id\":");
     out.extend_from_slice(id.to_string().as_bytes());
     out.push(b'}');
 }
 
-fn texts<'a>(out: &mut Vec<u8>, items: impl IntoIterator<Item = &'a String>) {
+fn texts<'a>(out: &mut impl Sink, items: impl IntoIterator<Item = &'a String>) {
     for (place, item) in items.into_iter().enumerate() {
         if place > 0 {
             out.push(b',');
@@ -89,7 +85,7 @@ fn texts<'a>(out: &mut Vec<u8>, items: impl IntoIterator<Item = &'a String>) {
 }
 
 /// Writes a value.
-pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
+pub(crate) fn write(out: &mut impl Sink, value: &Value) {
     match value {
         Value::Void => out.extend_from_slice(b"\"\""),
         Value::String(letters) => text(out, letters),
@@ -155,7 +151,7 @@ pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn record(out: &mut Vec<u8>, row: &Row) {
+fn record(out: &mut impl Sink, row: &Row) {
     out.push(b'{');
     for (place, (field, value)) in row.info().fields.iter().zip(&row.values).enumerate() {
         if place > 0 {
@@ -168,7 +164,7 @@ fn record(out: &mut Vec<u8>, row: &Row) {
     out.push(b'}');
 }
 
-fn reference(out: &mut Vec<u8>, it: Ref) {
+fn reference(out: &mut impl Sink, it: Ref) {
     if it.is_null() {
         out.extend_from_slice(b"\"OpaqueRef:NULL\"");
     } else {
@@ -180,13 +176,13 @@ fn reference(out: &mut Vec<u8>, it: Ref) {
 }
 
 /// Writes what needs no escapes.
-fn quoted(out: &mut Vec<u8>, plain: &[u8]) {
+fn quoted(out: &mut impl Sink, plain: &[u8]) {
     out.push(b'"');
     out.extend_from_slice(plain);
     out.push(b'"');
 }
 
-fn text(out: &mut Vec<u8>, letters: &str) {
+fn text(out: &mut impl Sink, letters: &str) {
     out.push(b'"');
     let bytes = letters.as_bytes();
     let mut start = 0;
@@ -216,13 +212,21 @@ mod tests {
     use super::*;
     use crate::error::error;
 
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
     #[test]
     fn the_version_decides_the_shape_of_a_failure() {
         let failure = Err(error("VM_BAD_POWER_STATE", ["a", "halted", "running"]));
-        let one: Raw = serde_json::from_slice(&encode_1(&json!("x"), &failure)).unwrap();
+        let one: Raw =
+            serde_json::from_slice(&written(|out| encode_1(out, &json!("x"), &failure))).unwrap();
         let told = json!(["VM_BAD_POWER_STATE", "a", "halted", "running"]);
         assert_eq!(one, json!({"result": null, "error": told, "id": "x"}));
-        let two: Raw = serde_json::from_slice(&encode_2(&json!(7), &failure)).unwrap();
+        let two: Raw =
+            serde_json::from_slice(&written(|out| encode_2(out, &json!(7), &failure))).unwrap();
         let told = json!({
             "code": 1, "message": "VM_BAD_POWER_STATE", "data": ["a", "halted", "running"],
         });

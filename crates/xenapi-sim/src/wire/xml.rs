@@ -3,7 +3,7 @@
 use quick_xml::events::Event;
 use serde_json::Value as Raw;
 
-use super::{Malformed, Request, Wire};
+use super::{Malformed, Request, Sink, Wire};
 use crate::database::Row;
 use crate::error::ApiError;
 use crate::value::{Value, float_text, time_text};
@@ -237,43 +237,41 @@ fn entity(name: &str) -> Result<char, Malformed> {
 }
 
 /// Writes an answer.
-pub(crate) fn encode(outcome: &Result<Value, ApiError>) -> Vec<u8> {
-    let mut out = start();
+pub(crate) fn encode(out: &mut impl Sink, outcome: &Result<Value, ApiError>) {
+    start(out);
     match outcome {
         Ok(value) => {
             out.extend_from_slice(b"<struct><member><name>Status</name><value>Success</value></member><member><name>Value</name>");
-            write(&mut out, value);
+            write(out, value);
         }
         Err(error) => {
             out.extend_from_slice(b"<struct><member><name>Status</name><value>Failure</value></member><member><name>ErrorDescription</name>");
             let all = [&error.code].into_iter().chain(&error.params);
-            write(&mut out, &Value::texts(all));
+            write(out, &Value::texts(all));
         }
     }
     out.extend_from_slice(b"</member></struct>");
-    end(&mut out);
-    out
+    end(out);
 }
 
 /// Writes an answer that is the value itself.
-pub(crate) fn encode_bare(outcome: &Result<Value, ApiError>) -> Vec<u8> {
-    let Ok(value) = outcome else { return encode(outcome) };
-    let mut out = b"<?xml version=\"1.0\"?><methodResponse><params><param>".to_vec();
-    write(&mut out, value);
+pub(crate) fn encode_bare(out: &mut impl Sink, outcome: &Result<Value, ApiError>) {
+    let Ok(value) = outcome else { return encode(out, outcome) };
+    out.extend_from_slice(b"<?xml version=\"1.0\"?><methodResponse><params><param>");
+    write(out, value);
     out.extend_from_slice(b"</param></params></methodResponse>");
-    out
 }
 
-fn start() -> Vec<u8> {
-    b"<?xml version=\"1.0\"?><methodResponse><params><param><value>".to_vec()
+fn start(out: &mut impl Sink) {
+    out.extend_from_slice(b"<?xml version=\"1.0\"?><methodResponse><params><param><value>");
 }
 
-fn end(out: &mut Vec<u8>) {
+fn end(out: &mut impl Sink) {
     out.extend_from_slice(b"</value></param></params></methodResponse>");
 }
 
 /// Writes a value with its element.
-pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
+pub(crate) fn write(out: &mut impl Sink, value: &Value) {
     out.extend_from_slice(b"<value>");
     match value {
         Value::Void => {}
@@ -332,7 +330,7 @@ pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
     out.extend_from_slice(b"</value>");
 }
 
-fn record(out: &mut Vec<u8>, row: &Row) {
+fn record(out: &mut impl Sink, row: &Row) {
     out.extend_from_slice(b"<struct>");
     for (field, value) in row.info().fields.iter().zip(&row.values) {
         member(out, field.name, value);
@@ -340,7 +338,7 @@ fn record(out: &mut Vec<u8>, row: &Row) {
     out.extend_from_slice(b"</struct>");
 }
 
-fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
+fn member(out: &mut impl Sink, name: &str, value: &Value) {
     out.extend_from_slice(b"<member><name>");
     text(out, name);
     out.extend_from_slice(b"</name>");
@@ -349,7 +347,7 @@ fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
 }
 
 /// Writes text; control characters, which XML cannot hold, are left out.
-fn text(out: &mut Vec<u8>, letters: &str) {
+fn text(out: &mut impl Sink, letters: &str) {
     let bytes = letters.as_bytes();
     let mut start = 0;
     for (place, byte) in bytes.iter().enumerate() {
@@ -402,7 +400,7 @@ mod tests {
 
     #[test]
     fn answers_have_one_struct_and_untyped_numbers() {
-        let told = |outcome| String::from_utf8(encode(&outcome)).unwrap();
+        let told = |outcome| String::from_utf8(Wire::Xml.encode(&outcome)).unwrap();
         assert!(told(Ok(Value::Int(5))).contains("<name>Value</name><value>5</value>"));
         assert!(told(Ok(Value::Void)).contains("<name>Value</name><value></value>"));
         let failure = told(Err(error("CODE", ["<a>"])));

@@ -5,12 +5,15 @@ Usage: whole_life.py URL PASSWORD
 Prints one line for each step and ends with 0 when all held.
 """
 
+import socket
 import ssl
 import sys
+import urllib.parse
 
 import XenAPI
 
 GIB = 1 << 30
+MIB = 1 << 20
 NULL = "OpaqueRef:NULL"
 
 
@@ -50,6 +53,27 @@ def wait_for_task(session, task, timeout=20.0):
     record = api.task.get_record(task)
     api.task.destroy(task)
     return record
+
+
+def http(url, verb, path, query, body=b""):
+    """Sends a request and answers the status with the body, which ends with the connection."""
+    where = urllib.parse.urlsplit(url)
+    stream = socket.create_connection((where.hostname, where.port), timeout=30)
+    if where.scheme == "https":
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        stream = context.wrap_socket(stream)
+    with stream:
+        target = path + "?" + urllib.parse.urlencode(query)
+        head = f"{verb} {target} HTTP/1.1\r\nHost: pool\r\nConnection: close\r\n"
+        # The answer to an upload comes before its end: it is read after all was sent.
+        stream.sendall((head + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+        answer = b""
+        while piece := stream.recv(65536):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body
 
 
 def step(text):
@@ -138,10 +162,10 @@ def main(url, password):
     step("configure")
 
     data = api.VDI.create({
-        "name_label": "data", "name_description": "", "SR": sr, "virtual_size": str(GIB + 1), "type": "user",
+        "name_label": "data", "name_description": "", "SR": sr, "virtual_size": str(MIB + 1), "type": "user",
         "sharable": False, "read_only": False, "other_config": {}, "xenstore_data": {}, "sm_config": {}, "tags": [],
     })
-    assert api.VDI.get_virtual_size(data) == str(GIB + (2 << 20))
+    assert api.VDI.get_virtual_size(data) == str(2 * MIB)
     drive = {
         "VM": vm, "VDI": data, "userdevice": "1", "bootable": False, "mode": "RW", "type": "Disk",
         "unpluggable": True, "empty": False, "other_config": {}, "qos_algorithm_type": "",
@@ -167,6 +191,21 @@ def main(url, password):
     fails("MAC_INVALID", api.VIF.create, dict(card, device="2", MAC="nonsense"))
     assert "1" not in api.VM.get_allowed_VIF_devices(vm)
     step("add disks, a CD and an interface")
+
+    auth = {"session_id": session._session, "vdi": data}
+    content = b"first" + bytes(1 << 20) + b"last"
+    for _ in range(2):
+        task = api.task.create("upload", "")
+        status, _ = http(url, "PUT", "/import_raw_vdi", dict(auth, task_id=task), content)
+        assert status == 200, status
+        assert wait_for_task(session, task)["status"] == "success"
+    status, exported = http(url, "GET", "/export_raw_vdi", auth)
+    assert status == 200, status
+    assert len(exported) == 2 * MIB, len(exported)
+    assert exported.startswith(content) and not exported[len(content):].strip(b"\0")
+    status, _ = http(url, "GET", "/export_raw_vdi", {"vdi": data})
+    assert status == 401, status
+    step("import and export a disk")
 
     assert "start" in api.VM.get_allowed_operations(vm)
     api.VM.start(vm, False, False)

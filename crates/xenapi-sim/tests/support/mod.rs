@@ -1,6 +1,10 @@
 //! A small client of its own, so that what is tested is what goes over the wire.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "helpers of tests, of which each program uses a part"
+)]
 
 use std::time::Duration;
 
@@ -77,7 +81,7 @@ pub(crate) fn address(url: &str) -> String {
 /// Sends one request on a connection of its own.
 pub(crate) async fn raw(url: &str, request: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect(address(url)).await.unwrap();
-    exchange(&mut stream, request).await
+    tokio::time::timeout(LIMIT * 2, exchange(&mut stream, request)).await.unwrap()
 }
 
 /// A request with this body.
@@ -100,7 +104,7 @@ impl Client {
     pub(crate) async fn login_as(url: &str, name: &str, password: &str) -> Result<Self, Failure> {
         let mut client = Self { url: url.to_owned(), session: String::new() };
         let session = client.plain("session.login_with_password", json!([name, password])).await?;
-        client.session = session.as_str().unwrap().to_owned();
+        session.as_str().unwrap().clone_into(&mut client.session);
         Ok(client)
     }
 
