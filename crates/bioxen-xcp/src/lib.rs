@@ -2,7 +2,8 @@
 //!
 //! A pool has a name in the user's [`Configuration`], with its address, whom to log in as, and how its
 //! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether
-//! a pool can be used, and [`inventory`] lists what is in it.
+//! a pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
+//! [`cloud_init`], and reaches it on a [`seed_disk`].
 //!
 //! ```no_run
 //! use bioxen_xcp::Configuration;
@@ -19,10 +20,12 @@
 //! ```
 
 pub mod check;
+pub mod cloud_init;
 mod configuration;
 pub mod inventory;
 mod pool;
 mod secret_reference;
+pub mod seed_disk;
 
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use pool::{
