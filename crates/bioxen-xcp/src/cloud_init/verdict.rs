@@ -40,7 +40,7 @@ pub enum Verdict {
         /// What it complained about, but went on.
         warnings: Vec<String>,
     },
-    /// It failed, or a part of it did.
+    /// It failed, or a part of it did. It may still be at work on what is left.
     Error {
         /// What it says of that, the first lines first; never empty.
         errors: Vec<String>,
@@ -136,10 +136,8 @@ impl Sight {
 
 fn of_command(printed: &[u8]) -> Option<Sight> {
     let text = String::from_utf8_lossy(printed);
-    match text.find('{').and_then(|start| first_object(&text[start..])) {
-        Some(said) => of_said(&said),
-        None => of_words(&text),
-    }
+    let object = text.find('{').and_then(|start| first_object(&text[start..]));
+    object.as_ref().and_then(of_said).or_else(|| of_words(&text))
 }
 
 fn first_object(text: &str) -> Option<Map<String, Value>> {
@@ -158,20 +156,32 @@ fn of_said(said: &Map<String, Value>) -> Option<Sight> {
     Some(sight)
 }
 
-/// The answer in words: `status: done`, with `detail:` and its lines when asked for all.
+/// The answer in words: `status: done`, and when asked for all, `detail:` with its lines. Newer versions
+/// list errors apart.
 fn of_words(text: &str) -> Option<Sight> {
-    let mut lines = text.lines().map(|line| line.trim_start_matches('.').trim());
-    let mut sight =
-        Sight::new(state(lines.by_ref().find_map(|line| line.strip_prefix("status:"))?)?);
-    let is_detail = |line: &&str| line.starts_with("detail:");
-    let first = lines.by_ref().find(is_detail).map(|line| line["detail:".len()..].trim());
-    let detail: Vec<&str> =
-        first.into_iter().chain(lines).filter(|line| !line.is_empty()).collect();
-    sight.detail = detail.first().copied().map(clean);
-    match sight.state {
-        State::Error => sight.errors = detail.into_iter().map(clean).collect(),
-        State::Running => sight.stage = sight.detail.as_deref().and_then(after_stage).map(clean),
-        State::NotStarted | State::Disabled | State::Done => {}
+    let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches('.').trim()).collect();
+    let after = |key: &str| lines.iter().position(|line| line.starts_with(key));
+    let mut sight = Sight::new(state(&lines[after("status:")?]["status:".len()..])?);
+    let detail: Vec<&str> = match after("detail:") {
+        Some(at) => [&lines[at]["detail:".len()..]]
+            .into_iter()
+            .chain(lines[at + 1..].iter().copied())
+            .collect(),
+        None => Vec::new(),
+    };
+    sight.detail = detail.iter().map(|line| clean(line)).find(|line| !line.is_empty());
+    match (sight.state, after("errors:")) {
+        (State::Error, Some(at)) => {
+            let listed = lines[at + 1..].iter().map_while(|line| line.strip_prefix("- "));
+            sight.errors = listed.map(clean).collect();
+        }
+        (State::Error, None) => {
+            sight.errors = detail.into_iter().map(clean).filter(|line| !line.is_empty()).collect();
+        }
+        (State::Running, _) => {
+            sight.stage = sight.detail.as_deref().and_then(after_stage).map(clean);
+        }
+        (State::NotStarted | State::Disabled | State::Done, _) => {}
     }
     Some(sight)
 }
@@ -307,6 +317,10 @@ mod tests {
         let off = r#"{"status": "disabled", "detail": "Cloud-init disabled by x"}"#;
         let reason = "Cloud-init disabled by x".into();
         assert_eq!(command(off), Some(Verdict::Disabled { reason }));
+        let newer = "status: error\nextended_status: error - done\nboot_status_code: x\ndetail: DataSourceNoCloud\n\
+            errors:\n\t- ('scripts_user', RuntimeError('x'))\n\t- other\nrecoverable_errors: {}\n";
+        let errors = lines(&["('scripts_user', RuntimeError('x'))", "other"]);
+        assert_eq!(command(newer), Some(Verdict::Error { errors }));
         for nothing in ["", "{", "cloud-init: command not found", r#"{"status": "odd"}"#, "[]"] {
             assert_eq!(command(nothing), None, "{nothing}");
         }

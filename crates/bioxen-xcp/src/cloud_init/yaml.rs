@@ -156,11 +156,13 @@ fn must_be_escaped(letter: char) -> bool {
 }
 
 /// Whether a text without quotes ends where it should inside of brackets. Others were read as texts
-/// anyway: nothing else has such characters.
+/// anyway: nothing else has such characters. Colons are for times only; old readers stop at others.
 fn stands_alone(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+:~<-".contains(&byte);
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+~-".contains(&byte);
+    let is_time = |byte: u8| byte.is_ascii_digit() || b":_.+-".contains(&byte);
     let has_body = text.bytes().any(|byte| byte.is_ascii_alphanumeric());
-    (has_body && text.bytes().all(is_part) && !text.ends_with(':') && !text.starts_with([':', '<']))
+    let has_edges = !text.starts_with(':') && !text.ends_with(':');
+    (has_body && has_edges && (text.bytes().all(is_word) || text.bytes().all(is_time)))
         || matches!(text, "~" | "<<")
 }
 

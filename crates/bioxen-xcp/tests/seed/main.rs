@@ -83,7 +83,9 @@ fn other_programs_find_a_sound_volume_with_its_label_and_files() {
 
 #[test]
 fn cloud_init_s_own_source_reads_what_was_meant() {
-    let (Some(mcopy), Some(_)) = (find("mcopy", "mtools"), find("cloud-init", "cloud-init")) else {
+    let (Some(mcopy), Some(cloud_init)) =
+        (find("mcopy", "mtools"), find("cloud-init", "cloud-init"))
+    else {
         return;
     };
     let directory = tempfile::tempdir().unwrap();
@@ -92,7 +94,7 @@ fn cloud_init_s_own_source_reads_what_was_meant() {
     let folder = directory.path().join("seed/nocloud");
     fs::create_dir_all(&folder).unwrap();
     run(&mcopy, &["-i", &image, "::*", folder.to_str().unwrap()]);
-    let read = ask(SOURCE, &[directory.path().to_str().unwrap()]);
+    let read = ask(&cloud_init, SOURCE, &[directory.path().to_str().unwrap()]);
     assert_eq!(read["found"], true);
     assert_eq!(read["instance"], instance().as_str());
     assert_eq!(read["host"], "node.lab.example");
@@ -154,9 +156,7 @@ fn contents(directory: &Path) -> String {
 
 #[test]
 fn hostile_texts_reach_programs_in_the_guest_as_they_were() {
-    if find("cloud-init", "cloud-init").is_none() {
-        return;
-    }
+    let Some(cloud_init) = find("cloud-init", "cloud-init") else { return };
     let texts = hostile_texts(400);
     let mut settings = CloudInit::new();
     for text in &texts {
@@ -176,7 +176,7 @@ script = util.shellify(config["runcmd"])
 printed = subprocess.run(["/bin/sh"], input=script.encode(), stdout=subprocess.PIPE, check=True)
 print(json.dumps([printed.stdout.decode().split("\0")[:-1], config["bootcmd"]]))
 "#;
-    let read = ask(script, &[file.to_str().unwrap()]);
+    let read = ask(&cloud_init, script, &[file.to_str().unwrap()]);
     assert_eq!(read[0], json!(texts));
     let shell: Vec<&String> = texts.iter().filter(|text| !text.trim().is_empty()).collect();
     assert_eq!(read[1], json!(shell));
@@ -242,9 +242,7 @@ fn hostile_texts(count: usize) -> Vec<String> {
 
 #[test]
 fn a_cloud_config_of_the_user_s_own_means_the_same_after_it_was_merged() {
-    if find("cloud-init", "cloud-init").is_none() {
-        return;
-    }
+    let Some(cloud_init) = find("cloud-init", "cloud-init") else { return };
     let own = include_str!("own.yaml");
     let directory = tempfile::tempdir().unwrap();
     let paths = ["own", "merged"].map(|name| directory.path().join(name).display().to_string());
@@ -253,7 +251,7 @@ fn a_cloud_config_of_the_user_s_own_means_the_same_after_it_was_merged() {
     assert_eq!(seed.overridden(), []);
     fs::write(&paths[0], own).unwrap();
     fs::write(&paths[1], seed.user_data()).unwrap();
-    let read = ask(READER, &[&paths[0], &paths[1]]);
+    let read = ask(&cloud_init, READER, &[&paths[0], &paths[1]]);
     let [Value::Object(own), Value::Object(merged)] = &read.as_array().unwrap()[..] else {
         panic!("{read}");
     };
@@ -265,9 +263,7 @@ fn a_cloud_config_of_the_user_s_own_means_the_same_after_it_was_merged() {
 
 #[test]
 fn what_cloud_init_writes_of_itself_is_understood() {
-    if find("cloud-init", "cloud-init").is_none() {
-        return;
-    }
+    let Some(cloud_init) = find("cloud-init", "cloud-init") else { return };
     // Lets cloud-init keep its own books of a boot, up to a stage, with errors in the last one.
     let script = r#"
 import contextlib, io, json, os, sys, types
@@ -305,7 +301,7 @@ print(json.dumps([said.getvalue(), words.getvalue(), read("status.json"), read("
     ];
     for (errors, last, expected) in cases {
         let directory = tempfile::tempdir().unwrap();
-        let read = ask(script, &[directory.path().to_str().unwrap(), errors, last]);
+        let read = ask(&cloud_init, script, &[directory.path().to_str().unwrap(), errors, last]);
         let part = |index: usize| read[index].as_str().map(str::as_bytes);
         let empty = Evidence::default();
         let commands = [0, 1].map(|index| Evidence { status_command: part(index), ..empty });

@@ -6,9 +6,6 @@ use std::process::{Command as Program, Output};
 use bioxen_xcp::cloud_init::*;
 use bioxen_xcp::seed_disk::SeedDisk;
 
-/// Python with cloud-init's own modules.
-pub(crate) const PYTHON: &str = "/usr/bin/python3";
-
 pub(crate) const PUBLIC: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a test";
 
@@ -40,11 +37,12 @@ pub(crate) fn output(program: &Path, arguments: &[&str]) -> Output {
     Program::new(program).args(arguments).env("LC_ALL", "C.UTF-8").output().unwrap()
 }
 
-/// What a script says, as JSON, of its arguments; cloud-init's modules are there for it.
-pub(crate) fn ask(script: &str, arguments: &[&str]) -> serde_json::Value {
-    let arguments: Vec<&str> =
-        ["-c", script].into_iter().chain(arguments.iter().copied()).collect();
-    serde_json::from_str(&run(Path::new(PYTHON), &arguments)).unwrap()
+/// What a script says, as JSON, of its arguments; it is run by cloud-init's own Python.
+pub(crate) fn ask(cloud_init: &Path, script: &str, arguments: &[&str]) -> serde_json::Value {
+    let program = std::fs::read_to_string(cloud_init).unwrap();
+    let python = program.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap();
+    let arguments = [&["-c", script], arguments].concat();
+    serde_json::from_str(&run(Path::new(python.trim()), &arguments)).unwrap()
 }
 
 pub(crate) fn instance() -> InstanceId {
