@@ -60,9 +60,9 @@ impl SeedDisk {
         let mut image = Cursor::new(vec![0; size(seed.files().map(|(_, content)| content.len()))]);
         write(&mut image, seed).expect("a volume in memory, large enough, can be written");
         let image = image.into_inner();
-        let last = image.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let last = image.chunks(SECTOR).rposition(|sector| sector != [0; SECTOR]);
         let digest = Digest::of(&image);
-        Self { used: last.next_multiple_of(SECTOR), digest, image }
+        Self { used: last.map_or(0, |last| (last + 1) * SECTOR), digest, image }
     }
 
     /// The whole image.
