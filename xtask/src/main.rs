@@ -4,7 +4,9 @@
 
 mod codegen;
 mod commands;
+mod peers;
 mod program;
+mod python;
 mod steps;
 mod tools;
 mod words;

@@ -29,7 +29,8 @@ impl Tool {
 pub(crate) const PYTHON_VENV: Tool =
     Tool { package: "python3-venv", probe: &["python3", "-c", "import ensurepip, venv"] };
 
-/// What the tests need: the interpreters of guests, their sockets, a terminal, Python.
+/// What the tests need: interpreters and their sockets, a terminal, Python; and for pools and their
+/// guests OpenSSH, cloud-init, and what reads disk images.
 pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { package: "lua5.1", probe: &["lua5.1", "-v"] },
     Tool { package: "lua5.2", probe: &["lua5.2", "-v"] },
@@ -38,6 +39,13 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { package: "luajit", probe: &["luajit", "-v"] },
     Tool { package: "lua-socket", probe: &["lua5.4", "-e", "require 'socket'"] },
     Tool { package: "tmux", probe: &["tmux", "-V"] },
+    Tool { package: "openssh-client", probe: &["ssh", "-V"] },
+    Tool { package: "openssh-server", probe: &["test", "-x", "/usr/sbin/sshd"] },
+    Tool { package: "cloud-init", probe: &["cloud-init", "--version"] },
+    Tool { package: "qemu-utils", probe: &["qemu-img", "--version"] },
+    Tool { package: "dosfstools", probe: &["test", "-x", "/usr/sbin/mkfs.vfat"] },
+    Tool { package: "mtools", probe: &["mcopy", "-V"] },
+    Tool { package: "npm", probe: &["npm", "--version"] },
     PYTHON_VENV,
 ];
 

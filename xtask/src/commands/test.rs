@@ -1,13 +1,12 @@
 //! `cargo xtask test`: runs every test, and holds the examples against independent answers.
 
-use std::process::Command;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
-use crate::program::{cargo, program, run, target_dir};
+use crate::program::{cargo, program, root, run, target_dir};
+use crate::python::{self, Environment};
 use crate::steps::{Outcome, Steps};
-use crate::tools;
+use crate::{peers, tools};
 
 /// Runs all tests, after seeing to the tools that they need
 ///
@@ -32,6 +31,12 @@ enum Step {
     Doctests,
     /// The results of the example scripts, recomputed by Biopython
     Examples,
+    /// The Python client of the Xen API, against a simulated pool
+    PeerPython,
+    /// The JavaScript client of the Xen API, against a simulated pool
+    PeerNode,
+    /// Ansible's modules for the Xen API, against a simulated pool
+    PeerAnsible,
 }
 
 impl Test {
@@ -44,6 +49,9 @@ impl Test {
             steps.run(&Step::Tests, "unit and integration tests pass", tests);
             steps.run(&Step::Doctests, "examples in the documentation pass", doctests);
             steps.run(&Step::Examples, "Biopython agrees with the example scripts", examples);
+            steps.run(&Step::PeerPython, "XenAPI for Python lives with the pool", peers::python);
+            steps.run(&Step::PeerNode, "xen-api for JavaScript mirrors the pool", peers::node);
+            steps.run(&Step::PeerAnsible, "Ansible deploys to the pool", peers::ansible);
         }
         steps.finish()
     }
@@ -82,40 +90,14 @@ fn doctests() -> Result<Outcome> {
 }
 
 fn examples() -> Result<Outcome> {
-    if !tools::PYTHON_VENV.works() {
-        return tools::without(
-            "`python3 -m venv` does not work here; on Debian: `apt-get install python3-venv`",
-        );
-    }
-    let venv = target_dir().join("xtask-venv");
-    run(program("python3", &["-m", "venv"]).arg(&venv))?;
-    let python = venv.join("bin/python");
-    let requirements = ["-m", "pip", "install", "--quiet", "-r", "examples/requirements.txt"];
-    match pip(&mut program(&python, &requirements))? {
-        Pip::Installed => {}
-        Pip::Offline => {
-            return tools::without("pip can reach no package registry to install Biopython from");
+    let requirements = root().join("examples/requirements.txt");
+    let packages = ["-r", requirements.to_str().context("the path is not UTF-8")?];
+    match python::environment("xtask-venv", &packages)? {
+        Environment::Missing(outcome) => Ok(outcome),
+        Environment::Ready(environment) => {
+            let python = environment.join("bin/python");
+            run(&mut program(python, &["examples/check_with_biopython.py"]))?;
+            Ok(Outcome::Passed)
         }
-    }
-    run(&mut program(&python, &["examples/check_with_biopython.py"]))?;
-    Ok(Outcome::Passed)
-}
-
-enum Pip {
-    Installed,
-    Offline,
-}
-
-fn pip(command: &mut Command) -> Result<Pip> {
-    let output = command.output().context("could not start pip")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    eprint!("{said}");
-    if output.status.success() {
-        Ok(Pip::Installed)
-    } else if said.contains("connection broken by") {
-        // So it says before each new try; a package that is not there sounds otherwise.
-        Ok(Pip::Offline)
-    } else {
-        bail!("pip could not install what `examples/requirements.txt` lists")
     }
 }
