@@ -2,8 +2,9 @@
 //!
 //! A pool has a name in the user's [`Configuration`], with its address, whom to log in as, and how its
 //! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether
-//! a pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
 //! [`cloud_init`], and reaches it on a [`seed_disk`].
+//! a pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
+//! a pool can be used, and [`inventory`] lists what is in it. [`ssh`] reaches into the VMs there.
 //!
 //! ```no_run
 //! use bioxen_xcp::Configuration;
@@ -26,6 +27,7 @@ pub mod inventory;
 mod pool;
 mod secret_reference;
 pub mod seed_disk;
+pub mod ssh;
 
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use pool::{
