@@ -21,7 +21,59 @@ fn main() -> Result<()> {
     let folder = Path::new(&folder);
     write(&folder.join("reply_frames"), &streams(&replies()))?;
     write(&folder.join("request_frames"), &streams(&requests()))?;
-    write(&folder.join("zygote_answer"), &answers())
+    write(&folder.join("zygote_answer"), &answers())?;
+    write(&folder.join("json_record"), &texts(&JSON))?;
+    write(&folder.join("xml_answer"), &texts(&XML))?;
+    write(&folder.join("metrics"), &texts(&METRICS))?;
+    write(&folder.join("where_query"), &texts(&QUERIES))?;
+    write(&folder.join("seed_disk"), &[seed_disk()?])
+}
+
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+const JSON: [&str; 4] = [
+    r#"{"uuid":"a","name_label":"x","power_state":"Running","memory_static_max":"1","VBDs":["OpaqueRef:b"],"other_config":{"k":"v"},"start_time":"20260101T00:00:00Z"}"#,
+    r#"{"jsonrpc":"2.0","result":{"OpaqueRef:a":{"name_label":"x","VCPUs_max":2}},"id":1}"#,
+    r#"{"jsonrpc":"2.0","error":{"code":1,"message":"HANDLE_INVALID","data":["VM","OpaqueRef:a"]},"id":1}"#,
+    r#"{"result":{"events":[{"id":"1","timestamp":"0.0","class":"vm","operation":"add","ref":"OpaqueRef:a","snapshot":{}}],"valid_ref_counts":{"vm":1},"token":"1,2"},"error":null,"id":1}"#,
+];
+
+const XML: [&str; 3] = [
+    "<?xml version='1.0'?><methodResponse><params><param><value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name><value><struct><member><name>OpaqueRef:a</name><value><struct><member><name>name_label</name><value>x &amp; y</value></member></struct></value></member></struct></value></member></struct></value></param></params></methodResponse>",
+    "<methodResponse><params><param><value><struct><member><name>Status</name><value>Failure</value></member><member><name>ErrorDescription</name><value><array><data><value>VM_BAD_POWER_STATE</value></data></array></value></member></struct></value></param></params></methodResponse>",
+    "<value><array><data><value>OpaqueRef:a</value></data></array></value>",
+];
+
+const METRICS: [&str; 3] = [
+    r#"{"meta":{"start":1,"step":5,"end":6,"rows":1,"columns":1,"legend":["AVERAGE:vm:u:cpu0"]},"data":[{"t":6,"values":["NaN"]}]}"#,
+    "<xport><meta><start>1</start><step>5</step><end>6</end><rows>1</rows><columns>1</columns><legend><entry>AVERAGE:host:u:cpu0</entry></legend></meta><data><row><t>6</t><v>0.5</v></row></data></xport>",
+    "<rrd><version>0003</version><step>5</step><lastupdate>100</lastupdate><ds><name>cpu0</name></ds><rra><cf>AVERAGE</cf><pdp_per_row>1</pdp_per_row><database><row><v>0.1</v></row></database></rra></rrd>",
+];
+
+const QUERIES: [&str; 3] = [
+    "true",
+    r#"(field "is_a_template" = "true" and not (field "name_label" = "a\"b"))"#,
+    r#"field "power_state"="Running" or false"#,
+];
+
+/// A small disk as cloud-init takes it.
+fn seed_disk() -> Result<Vec<u8>> {
+    let mut image = vec![0; 256 << 10];
+    let options = fatfs::FormatVolumeOptions::new().volume_label(*b"cidata     ");
+    fatfs::format_volume(std::io::Cursor::new(&mut image[..]), options)?;
+    let volume =
+        fatfs::FileSystem::new(std::io::Cursor::new(&mut image[..]), fatfs::FsOptions::new())?;
+    let files = [
+        ("meta-data", "instance-id: i-1\nlocal-hostname: guest\n"),
+        ("user-data", "#cloud-config\nusers:\n  - name: ada\nruncmd: [[echo, hi]]\n"),
+    ];
+    for (name, text) in files {
+        std::io::Write::write_all(&mut volume.root_dir().create_file(name)?, text.as_bytes())?;
+    }
+    volume.unmount()?;
+    Ok(image)
 }
 
 fn write(folder: &Path, inputs: &[Vec<u8>]) -> Result<()> {

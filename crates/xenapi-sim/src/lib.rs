@@ -59,3 +59,13 @@ pub use pool::{Pool, PoolBuilder, StartError};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Doors for fuzzing to what is not public.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Reads a query.
+    pub fn query(text: &str) {
+        let _ = crate::query::Query::parse(text);
+    }
+}

@@ -39,6 +39,16 @@ enum Step {
     RequestFrames,
     /// What a zygote says to its controller
     ZygoteAnswer,
+    /// What a pool answers as JSON
+    JsonRecord,
+    /// What a pool answers as XML
+    XmlAnswer,
+    /// What hosts tell of their metrics
+    Metrics,
+    /// The query of `get_all_records_where`
+    WhereQuery,
+    /// The disk of a guest's first boot
+    SeedDisk,
 }
 
 const TOOLCHAIN: &str = "+nightly";
@@ -77,7 +87,17 @@ impl Fuzz {
         });
         if let Some(targets) = targets {
             let title = format!("no input breaks it in {} s", self.seconds);
-            for target in [Step::ReplyFrames, Step::RequestFrames, Step::ZygoteAnswer] {
+            let all = [
+                Step::ReplyFrames,
+                Step::RequestFrames,
+                Step::ZygoteAnswer,
+                Step::JsonRecord,
+                Step::XmlAnswer,
+                Step::Metrics,
+                Step::WhereQuery,
+                Step::SeedDisk,
+            ];
+            for target in all {
                 steps.run(&target, &title, || targets.fuzz(&steps::name(&target), self.seconds));
             }
         }
