@@ -5,9 +5,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use bench_report::timed;
 use clap::ValueEnum;
-
-use crate::samples::timed;
 
 /// Debian's name of the interpreter that ours is compared with.
 pub(crate) const LUA: &str = "lua5.4";

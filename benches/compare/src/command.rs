@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 use std::{fs, iter};
 
 use anyhow::{Context as _, Result, bail};
+use bench_report::{Effort, Report, Row, Samples, Target, Unit, system};
 
-use crate::Effort;
 use crate::alternatives::{LUA, spawn};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::Samples;
-use crate::system;
 
 /// The command beside this program, where `cargo build --release` puts both.
 fn bioxen(report: &mut Report) -> Option<PathBuf> {

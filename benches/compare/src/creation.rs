@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bench_report::{Effort, Report, Row, Samples, Target, Unit};
 use bioxen::{Fleet, Vm};
 
-use crate::Effort;
 use crate::alternatives::{Helper, LUA, Partner, spawn, spawn_many};
 use crate::ours::{Flavour, Ours, expect_value, numbered};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::Samples;
 
 /// VMs that are made before the rate is taken.
 const AT_ONCE: u32 = 100;

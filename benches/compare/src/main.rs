@@ -9,21 +9,18 @@ mod command;
 mod creation;
 mod memory;
 mod ours;
-mod report;
 mod round_trip;
 mod runaway;
-mod samples;
 mod speed;
-mod system;
 mod throughput;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use bench_report::{Effort, Report};
 use clap::{Parser, ValueEnum};
 
 use crate::alternatives::Helper;
-use crate::report::Report;
 
 /// Measures VMs beside other ways to run Lua
 #[derive(Parser)]
@@ -71,19 +68,6 @@ impl Options {
             [] => family != Family::Many,
             named => named.contains(&family),
         }
-    }
-}
-
-/// How much to measure.
-#[derive(Clone, Copy)]
-struct Effort {
-    quick: bool,
-}
-
-impl Effort {
-    /// A number of samples: all of them, or a tenth.
-    fn of(self, samples: u32) -> u32 {
-        if self.quick { (samples / 10).max(3) } else { samples }
     }
 }
 

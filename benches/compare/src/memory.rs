@@ -4,14 +4,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bench_report::{Effort, Report, Row, Samples, Target, Unit, system, timed};
 use bioxen::{Group, Vm, VmState};
 
-use crate::Effort;
 use crate::alternatives::LUA;
 use crate::ours::{Flavour, Ours, expect_value, numbered};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::{Samples, timed};
-use crate::system;
 
 /// Processes over which the mean is taken.
 const SEVERAL: u32 = 100;

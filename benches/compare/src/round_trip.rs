@@ -3,16 +3,14 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use bench_report::system::Placement;
+use bench_report::{Effort, Report, Row, Samples, Target, Unit, timed};
 use bioxen::{Vm, VmSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::Effort;
 use crate::alternatives::{Helper, LUA, Partner, spawn};
 use crate::ours::{Flavour, Ours, expect_value};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::{Samples, timed};
-use crate::system::Placement;
 
 const CODE: &str = "return 1+1";
 

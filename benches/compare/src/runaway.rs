@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use bench_report::{Effort, Report, Row, Samples, Target, Unit};
 use bioxen::{EndedBy, Vm};
 
-use crate::Effort;
 use crate::ours::{Flavour, Ours, expect_value};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::Samples;
 
 /// How long the code may run.
 const LIMIT: Duration = Duration::from_millis(30);

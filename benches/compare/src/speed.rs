@@ -8,13 +8,11 @@ use std::process::Command;
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
+use bench_report::{Effort, Report, Row, Samples, Target, Unit, timed};
 use bioxen::{Grants, Interpreter, Script, Vm};
 
-use crate::Effort;
 use crate::alternatives::{LUA, exists};
 use crate::ours::{Flavour, Ours, numbered};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::{Samples, timed};
 
 const SCRIPT: &str = include_str!("gc.lua");
 const LUAJIT: &str = "luajit";

@@ -4,13 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bench_report::{Effort, Report, Row, Samples, Target, Unit};
 use bioxen::{Group, Vm};
 
-use crate::Effort;
 use crate::alternatives::{LUA, spawn, spawn_many};
 use crate::ours::{Flavour, Ours, expect_value, numbered};
-use crate::report::{Report, Row, Target, Unit};
-use crate::samples::Samples;
 
 const CODE: &str = "return 1+1";
 

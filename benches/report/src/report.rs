@@ -8,8 +8,8 @@ use crate::samples::Samples;
 use crate::system;
 
 /// What the numbers of a row are.
-#[derive(Clone, Copy)]
-pub(crate) enum Unit {
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
     /// Seconds.
     Time,
     /// Bytes.
@@ -23,16 +23,22 @@ pub(crate) enum Unit {
 }
 
 /// What a row is to reach. Ratios are ours over the other's.
-#[derive(Clone, Copy)]
-pub(crate) enum Target {
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// The ratio is to be this or less.
     RatioAtMost(f64),
+    /// The ratio is to be this or more.
     RatioAtLeast(f64),
+    /// Our figure is to be this or less, in the row's unit.
     AtMost(f64),
+    /// Our figure is to be this or more, in the row's unit.
     AtLeast(f64),
 }
 
 /// One row: a figure of ours, and what it is held against.
-pub(crate) struct Row {
+#[derive(Clone, Debug)]
+#[must_use = "a row is told once it is added to a report"]
+pub struct Row {
     what: String,
     unit: Unit,
     ours: Samples,
@@ -42,29 +48,32 @@ pub(crate) struct Row {
 }
 
 /// All rows, notes and skipped rows.
-pub(crate) struct Report {
+#[derive(Debug, Default)]
+pub struct Report {
     rows: Vec<Row>,
     notes: Vec<String>,
 }
 
 impl Row {
-    pub(crate) fn new(what: impl Into<String>, unit: Unit, ours: &Samples) -> Self {
+    /// A figure of ours, with nothing beside it yet.
+    pub fn new(what: impl Into<String>, unit: Unit, ours: &Samples) -> Self {
         Self { what: what.into(), unit, ours: ours.clone(), other: None, target: None, quoted: "" }
     }
 
     /// Adds what it is compared with. No samples mean that it could not be measured.
-    pub(crate) fn against(mut self, name: impl Into<String>, samples: &Samples) -> Self {
+    pub fn against(mut self, name: impl Into<String>, samples: &Samples) -> Self {
         self.other = Some((name.into(), samples.clone()));
         self
     }
 
-    pub(crate) fn target(mut self, target: Target) -> Self {
+    /// Adds what the row is to reach.
+    pub fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
         self
     }
 
     /// Adds what the issue says of the library that `BioXen` replaces. It is not measured here.
-    pub(crate) fn quoted(mut self, figure: &'static str) -> Self {
+    pub fn quoted(mut self, figure: &'static str) -> Self {
         self.quoted = figure;
         self
     }
@@ -169,21 +178,23 @@ fn shown_ratio(ratio: f64) -> String {
 }
 
 impl Report {
-    pub(crate) fn new() -> Self {
-        Self { rows: Vec::new(), notes: Vec::new() }
+    /// A report of nothing.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    pub(crate) fn add(&mut self, row: Row) {
+    /// Adds a row at the end.
+    pub fn add(&mut self, row: Row) {
         self.rows.push(row);
     }
 
     /// Says something about the rows, such as why one is missing.
-    pub(crate) fn note(&mut self, note: impl Into<String>) {
+    pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
     /// Prints the rows as a table that is also Markdown.
-    pub(crate) fn print_table(&self) -> io::Result<()> {
+    pub fn print_table(&self) -> io::Result<()> {
         const HEADINGS: [&str; 8] = [
             "what",
             "ours (p95)",
@@ -218,7 +229,7 @@ impl Report {
     }
 
     /// Prints everything as one JSON object.
-    pub(crate) fn print_json(&self) -> io::Result<()> {
+    pub fn print_json(&self) -> io::Result<()> {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         let object = json!({"situation": system::situation(), "rows": rows, "notes": self.notes});
         writeln!(io::stdout().lock(), "{object:#}")

@@ -4,33 +4,41 @@ use std::time::Instant;
 
 /// Measured numbers, in seconds, bytes or per second.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Samples(Vec<f64>);
+pub struct Samples(Vec<f64>);
 
 impl Samples {
     /// A figure that was measured once.
-    pub(crate) fn once(value: f64) -> Self {
+    pub fn once(value: f64) -> Self {
         Self(vec![value])
     }
 
-    pub(crate) fn push(&mut self, value: f64) {
+    /// Adds one sample.
+    pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    pub(crate) fn extend(&mut self, more: Self) {
+    /// Adds all samples of another measurement of the same.
+    pub fn extend(&mut self, more: Self) {
         self.0.extend(more.0);
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle one; `None` of no samples.
-    pub(crate) fn median(&self) -> Option<f64> {
+    pub fn median(&self) -> Option<f64> {
         self.percentile(50)
     }
 
     /// What 95 of 100 do not exceed.
-    pub(crate) fn p95(&self) -> Option<f64> {
+    pub fn p95(&self) -> Option<f64> {
         self.percentile(95)
     }
 
@@ -41,7 +49,8 @@ impl Samples {
     }
 
     /// Each sample's inverse: from seconds to a rate of `amount` a second.
-    pub(crate) fn rate_of(&self, amount: f64) -> Self {
+    #[must_use]
+    pub fn rate_of(&self, amount: f64) -> Self {
         Self(self.0.iter().map(|seconds| amount / seconds).collect())
     }
 }
@@ -53,7 +62,7 @@ impl FromIterator<f64> for Samples {
 }
 
 /// What an action returned, and the seconds that it took.
-pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, f64) {
+pub fn timed<T>(action: impl FnOnce() -> T) -> (T, f64) {
     let clock = Instant::now();
     let result = action();
     (result, clock.elapsed().as_secs_f64())
