@@ -212,9 +212,13 @@ impl Report {
         let widths: [usize; 8] = std::array::from_fn(|column| {
             rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
         });
+        // The last column is only for those who have something in it.
+        let quotes = self.rows.iter().any(|row| !row.quoted.is_empty());
+        let shown = if quotes { widths.len() } else { widths.len() - 1 };
+        let widths = &widths[..shown];
         let mut out = io::stdout().lock();
         for (index, row) in rows.iter().enumerate() {
-            for (cell, width) in row.iter().zip(widths) {
+            for (cell, &width) in row.iter().zip(widths) {
                 write!(out, "| {cell:<width$} ")?;
             }
             writeln!(out, "|")?;
