@@ -1,0 +1,135 @@
+//! Our client, told what to do line by line, as the others are.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+use xenapi::{Client, Ref, Secret, class};
+
+/// Serves until standard input ends.
+pub(crate) fn serve(mut runtime: Builder, words: &[String]) -> Result<ExitCode> {
+    let [url, password] = words else { bail!("a URL and a password are needed") };
+    let (url, password) = (url.clone(), password.clone());
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(async {
+        // In a task, where a program that has more than one thing to do has its calls too.
+        tokio::spawn(async move { Ours::connect(url, password).await?.converse().await }).await?
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Ours {
+    url: String,
+    password: String,
+    client: Client,
+}
+
+impl Ours {
+    async fn connect(url: String, password: String) -> Result<Self> {
+        let client = connect(&url, &password).await?;
+        Ok(Self { url, password, client })
+    }
+
+    async fn converse(mut self) -> Result<()> {
+        tell(&json!({"ready": true}))?;
+        loop {
+            let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?;
+            let Some(line) = line.transpose()? else { return Ok(()) };
+            let answer = self.carry_out(&line).await;
+            tell(&answer.unwrap_or_else(|error| json!({"error": format!("{error:#}")})))?;
+        }
+    }
+
+    async fn carry_out(&mut self, line: &str) -> Result<Value> {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["records"] => self.records().await,
+            ["calls", vm, total, at_once] => self.calls(vm, total.parse()?, at_once.parse()?).await,
+            ["load", clients, total] => self.load(clients.parse()?, total.parse()?).await,
+            _ => bail!("{line} is not for this client"),
+        }
+    }
+
+    async fn records(&self) -> Result<Value> {
+        let clock = Instant::now();
+        let records = self.client.vm().get_all_records().await?;
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(json!({"seconds": [seconds], "count": records.len()}))
+    }
+
+    async fn calls(&self, vm: &str, total: u32, at_once: u32) -> Result<Value> {
+        let vm = Ref::<class::Vm>::from(vm);
+        let each = total / at_once;
+        let clock = Instant::now();
+        if at_once == 1 {
+            ask_power_state(&self.client, &vm, each).await?;
+        } else {
+            let loops = (0..at_once).map(|_| {
+                let (client, vm) = (self.client.clone(), vm.clone());
+                async move { ask_power_state(&client, &vm, each).await }
+            });
+            loops.collect::<JoinSet<_>>().join_all().await.into_iter().collect::<Result<()>>()?;
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(json!({"seconds": [seconds], "count": each * at_once}))
+    }
+
+    /// Several clients, each with a session of its own, that read and write what they find.
+    async fn load(&self, clients: u32, total: u32) -> Result<Value> {
+        let vms = self.client.vm().get_all().await?;
+        let mut connected = Vec::new();
+        for _ in 0..clients {
+            connected.push(connect(&self.url, &self.password).await?);
+        }
+        let each = total / clients;
+        let clock = Instant::now();
+        let loops = connected.into_iter().enumerate().map(|(first, client)| {
+            let vms: Vec<_> = vms
+                .iter()
+                .cycle()
+                .skip(first * 97)
+                .step_by(101)
+                .take(each as usize)
+                .cloned()
+                .collect();
+            async move { read_and_write(&client, &vms).await }
+        });
+        loops.collect::<JoinSet<_>>().join_all().await.into_iter().collect::<Result<()>>()?;
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(json!({"seconds": [seconds], "count": each * clients}))
+    }
+}
+
+async fn connect(url: &str, password: &str) -> Result<Client> {
+    let ready = Client::builder(url)?.login("root", Secret::from(password.to_owned()));
+    ready.connect().await.context("could not log in")
+}
+
+async fn ask_power_state(client: &Client, vm: &Ref<class::Vm>, times: u32) -> Result<()> {
+    for _ in 0..times {
+        client.vm().get_power_state(vm).await?;
+    }
+    Ok(())
+}
+
+/// Of ten calls, six read a whole record, three read a field, and one writes a field.
+async fn read_and_write(client: &Client, vms: &[Ref<class::Vm>]) -> Result<()> {
+    for (number, vm) in vms.iter().enumerate() {
+        match number % 10 {
+            0..6 => drop(client.vm().get_record(vm).await?),
+            6..9 => drop(client.vm().get_power_state(vm).await?),
+            _ => client.vm().set_name_description(vm, &format!("the {number}th")).await?,
+        }
+    }
+    Ok(())
+}
+
+fn tell(answer: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{answer}")?;
+    Ok(out.flush()?)
+}
