@@ -5,6 +5,7 @@
 // Reads one command a line, and answers each with one line of JSON.
 
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { createClient } from 'xen-api'
 
 const [url, password] = process.argv.slice(2)
@@ -44,13 +45,19 @@ const commands = {
     await mirror.connect()
     await mirror.objectsFetched
     const seconds = now() - start
+    globalThis.gc()
     return { seconds: [seconds], count: Object.keys(mirror.objects.all).length }
   },
 
-  // Changes a VM so many times, and says how long it takes until the mirror tells of each.
-  async changes(vm, count) {
+  watch(debounce, ...classes) {
+    return this.mirror(debounce, ...classes)
+  },
+
+  // Changes a VM so many times, each after a pause in milliseconds, and says how long it takes until the mirror tells of each.
+  async changes(vm, count, pause) {
     const seconds = []
     for (let i = 0; i < count; ++i) {
+      await setTimeout(Number(pause))
       const text = `change ${i} at ${now()}`
       const heard = new Promise(resolve => {
         const check = objects => {

@@ -11,11 +11,14 @@
 //! machine does falls on all of them. The results go to standard output, progress to standard error.
 
 mod calls;
+mod changes;
 mod client;
+mod mirror;
 mod ours;
 mod peers;
 #[path = "../../../crates/xenapi/benches/plain/mod.rs"]
 mod plain;
+mod proxy;
 mod raw;
 mod records;
 mod serving;
@@ -77,6 +80,10 @@ enum Family {
     Records,
     /// Many small calls
     Calls,
+    /// From a change in the pool to the watcher
+    Changes,
+    /// An always current copy of the pool
+    Mirror,
     /// The simulated pool by itself
     Simulator,
 }
@@ -104,6 +111,8 @@ impl Family {
         match self {
             Self::Records => records::measure(setting, report),
             Self::Calls => calls::measure(setting, report),
+            Self::Changes => changes::measure(setting, report),
+            Self::Mirror => mirror::measure(setting, report),
             Self::Simulator => serving::measure(setting, report),
         }
     }

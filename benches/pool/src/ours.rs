@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
-use xenapi::{Client, Ref, Secret, class};
+use xenapi::class::Class;
+use xenapi::{AnyRecord, Change, Client, Mirror, Ref, Secret, Watch, class};
 
 /// Serves until standard input ends.
 pub(crate) fn serve(mut runtime: Builder, words: &[String]) -> Result<ExitCode> {
@@ -26,12 +27,14 @@ struct Ours {
     url: String,
     password: String,
     client: Client,
+    watch: Option<Watch>,
+    mirror: Option<Mirror>,
 }
 
 impl Ours {
     async fn connect(url: String, password: String) -> Result<Self> {
         let client = connect(&url, &password).await?;
-        Ok(Self { url, password, client })
+        Ok(Self { url, password, client, watch: None, mirror: None })
     }
 
     async fn converse(mut self) -> Result<()> {
@@ -49,19 +52,25 @@ impl Ours {
         match words.as_slice() {
             ["records"] => self.records().await,
             ["calls", vm, total, at_once] => self.calls(vm, total.parse()?, at_once.parse()?).await,
+            ["watch", _, classes @ ..] => self.watch(classes).await,
+            ["changes", vm, count, pause] => {
+                let pause = Duration::from_millis(pause.parse()?);
+                self.changes(vm, count.parse()?, pause).await
+            }
+            ["mirror", _, classes @ ..] => self.mirror(classes).await,
             ["load", clients, total] => self.load(clients.parse()?, total.parse()?).await,
             _ => bail!("{line} is not for this client"),
         }
     }
 
-    async fn records(&self) -> Result<Value> {
+    async fn records(&mut self) -> Result<Value> {
         let clock = Instant::now();
         let records = self.client.vm().get_all_records().await?;
         let seconds = clock.elapsed().as_secs_f64();
         Ok(json!({"seconds": [seconds], "count": records.len()}))
     }
 
-    async fn calls(&self, vm: &str, total: u32, at_once: u32) -> Result<Value> {
+    async fn calls(&mut self, vm: &str, total: u32, at_once: u32) -> Result<Value> {
         let vm = Ref::<class::Vm>::from(vm);
         let each = total / at_once;
         let clock = Instant::now();
@@ -78,8 +87,62 @@ impl Ours {
         Ok(json!({"seconds": [seconds], "count": each * at_once}))
     }
 
+    /// Begins to watch; what is there has been told when this is done.
+    async fn watch(&mut self, classes: &[&str]) -> Result<Value> {
+        let clock = Instant::now();
+        let mut watch = self.client.watch(classes_named(classes)?)?;
+        let mut count = 0;
+        while let Some(change) = watch.next().await {
+            match change? {
+                Change::Replayed => break,
+                Change::Added(..) | Change::Changed(..) | Change::Removed(_) => count += 1,
+            }
+        }
+        self.watch = Some(watch);
+        Ok(json!({"seconds": [clock.elapsed().as_secs_f64()], "count": count}))
+    }
+
+    /// Changes a VM so many times, and says how long it takes until the watch tells of each.
+    async fn changes(&mut self, vm: &str, count: u32, pause: Duration) -> Result<Value> {
+        let watch = self.watch.as_mut().context("nothing is watched")?;
+        let vm = Ref::<class::Vm>::from(vm);
+        // Who changes something is seldom who watches.
+        let actor = connect(&self.url, &self.password).await?;
+        let mut seconds = Vec::new();
+        for number in 0..count {
+            let text = format!("change {number} in {:?}", Instant::now());
+            // Time in which nothing happens; what happened before is heard meanwhile.
+            let quiet =
+                tokio::time::timeout(pause, async { while watch.next().await.is_some() {} });
+            let _ = quiet.await;
+            let (actor, vm, wanted) = (actor.clone(), vm.clone(), text.clone());
+            let clock = Instant::now();
+            let acting =
+                tokio::spawn(async move { actor.vm().set_name_description(&vm, &wanted).await });
+            while let Some(change) = watch.next().await {
+                if matches!(change?, Change::Changed(_, AnyRecord::Vm(vm)) if vm.name_description == text)
+                {
+                    break;
+                }
+            }
+            seconds.push(clock.elapsed().as_secs_f64());
+            acting.await??;
+        }
+        Ok(json!({"seconds": seconds}))
+    }
+
+    async fn mirror(&mut self, classes: &[&str]) -> Result<Value> {
+        let clock = Instant::now();
+        let mirror = Mirror::start(&self.client, classes_named(classes)?)?;
+        mirror.ready(Duration::from_mins(2)).await?;
+        let seconds = clock.elapsed().as_secs_f64();
+        let count = mirror.view().count::<class::Vm>();
+        self.mirror = Some(mirror);
+        Ok(json!({"seconds": [seconds], "count": count}))
+    }
+
     /// Several clients, each with a session of its own, that read and write what they find.
-    async fn load(&self, clients: u32, total: u32) -> Result<Value> {
+    async fn load(&mut self, clients: u32, total: u32) -> Result<Value> {
         let vms = self.client.vm().get_all().await?;
         let mut connected = Vec::new();
         for _ in 0..clients {
@@ -107,6 +170,11 @@ impl Ours {
 async fn connect(url: &str, password: &str) -> Result<Client> {
     let ready = Client::builder(url)?.login("root", Secret::from(password.to_owned()));
     ready.connect().await.context("could not log in")
+}
+
+fn classes_named(names: &[&str]) -> Result<Vec<Class>> {
+    let class = |name: &&str| Class::find(name).with_context(|| format!("no class {name}"));
+    names.iter().map(class).collect()
 }
 
 async fn ask_power_state(client: &Client, vm: &Ref<class::Vm>, times: u32) -> Result<()> {

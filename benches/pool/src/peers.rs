@@ -50,6 +50,8 @@ impl Peers {
     /// The JavaScript client, as a command that awaits its arguments.
     pub(crate) fn npm(&self) -> Option<Command> {
         let mut command = Command::new("node");
+        // So that memory is what is held, not what has not been tidied yet.
+        command.arg("--expose-gc");
         command.arg(self.npm.as_ref()?.join(NPM[0].0));
         Some(command)
     }

@@ -51,7 +51,13 @@ impl Simulator {
 
     /// Starts a pool of this many VMs that speaks plain HTTP, so that no cipher is measured.
     pub(crate) fn of(vms: u32) -> Result<Self> {
-        Self::start(&["--http", "--seed", "1", "--event-batching", "0s", "--vms", &vms.to_string()])
+        Self::gathering(vms, "0s")
+    }
+
+    /// The same, gathering events for this time before it tells them.
+    pub(crate) fn gathering(vms: u32, time: &str) -> Result<Self> {
+        let vms = vms.to_string();
+        Self::start(&["--http", "--seed", "1", "--event-batching", time, "--vms", &vms])
     }
 
     pub(crate) fn url(&self) -> &str {
