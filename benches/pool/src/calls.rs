@@ -1,6 +1,7 @@
 //! Many small calls, one at a time and 32 at once.
 
 use anyhow::Result;
+use bench_report::system::Placement;
 use bench_report::{Report, Row, Samples, Target, Unit};
 
 use crate::Setting;
@@ -13,6 +14,17 @@ const CALLS: u32 = 10_000;
 const ROUNDS: u32 = 5;
 
 pub(crate) fn measure(setting: &Setting, report: &mut Report) -> Result<()> {
+    for placement in Placement::ALL {
+        let placed = placement.enter()?;
+        measure_placed(setting, placement, report)?;
+        drop(placed);
+    }
+    Ok(())
+}
+
+/// On one processor nobody waits for another to wake up, which is what one call at a time does most
+/// of all on some machines; but many calls at once are for all processors.
+fn measure_placed(setting: &Setting, placement: Placement, report: &mut Report) -> Result<()> {
     let simulator = Simulator::of(setting.vms)?;
     let vm = Raw::log_in(&simulator)?.some_vm()?;
     let mut clients = Client::start_all(&KINDS, setting, simulator.url())?;
@@ -30,16 +42,22 @@ pub(crate) fn measure(setting: &Setting, report: &mut Report) -> Result<()> {
                 }
             }
         }
-        tell(report, at_once, least, &rates);
+        tell(report, (at_once, placement), least, &rates);
     }
     Ok(())
 }
 
-fn tell(report: &mut Report, at_once: u32, least: f64, rates: &[(Kind, Samples)]) {
+fn tell(
+    report: &mut Report,
+    (at_once, placement): (u32, Placement),
+    least: f64,
+    rates: &[(Kind, Samples)],
+) {
     let of = |wanted| rates.iter().find(|(kind, _)| *kind == wanted).map(|(_, rates)| rates);
     for ours in [Kind::Ours, Kind::OursSmall] {
         let Some(rate) = of(ours) else { continue };
-        let what = format!("small calls, {at_once} in flight: {}", ours.name());
+        let (ours, placement) = (ours.name(), placement.name());
+        let what = format!("small calls, {at_once} in flight, {placement}: {ours}");
         for (other, target) in [(Kind::Python, Some(least)), (Kind::Npm, None)] {
             let Some(others) = of(other) else { continue };
             let row = Row::new(&what, Unit::Rate, rate).against(other.name(), others);

@@ -13,6 +13,7 @@
 mod calls;
 mod changes;
 mod client;
+mod import;
 mod mirror;
 mod ours;
 mod peers;
@@ -84,6 +85,8 @@ enum Family {
     Changes,
     /// An always current copy of the pool
     Mirror,
+    /// A disk that is brought in
+    Import,
     /// The simulated pool by itself
     Simulator,
 }
@@ -113,6 +116,7 @@ impl Family {
             Self::Calls => calls::measure(setting, report),
             Self::Changes => changes::measure(setting, report),
             Self::Mirror => mirror::measure(setting, report),
+            Self::Import => import::measure(setting, report),
             Self::Simulator => serving::measure(setting, report),
         }
     }

@@ -1,5 +1,6 @@
 //! Our client, told what to do line by line, as the others are.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use xenapi::class::Class;
-use xenapi::{AnyRecord, Change, Client, Mirror, Ref, Secret, Watch, class};
+use xenapi::{AnyRecord, Change, Client, Mirror, Ref, Secret, Source, Watch, class};
 
 /// Serves until standard input ends.
 pub(crate) fn serve(mut runtime: Builder, words: &[String]) -> Result<ExitCode> {
@@ -58,6 +59,7 @@ impl Ours {
                 self.changes(vm, count.parse()?, pause).await
             }
             ["mirror", _, classes @ ..] => self.mirror(classes).await,
+            ["import", how, disk, path] => self.import(how, disk, path).await,
             ["load", clients, total] => self.load(clients.parse()?, total.parse()?).await,
             _ => bail!("{line} is not for this client"),
         }
@@ -139,6 +141,15 @@ impl Ours {
         let count = mirror.view().count::<class::Vm>();
         self.mirror = Some(mirror);
         Ok(json!({"seconds": [seconds], "count": count}))
+    }
+
+    async fn import(&mut self, how: &str, disk: &str, path: &str) -> Result<Value> {
+        let clock = Instant::now();
+        let disk = Ref::from(disk);
+        let import = self.client.import_disk(&disk, Source::file(File::open(path)?)?);
+        let imported = if how == "sparse" { import.skip_zeros().await? } else { import.await? };
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(json!({"seconds": [seconds], "count": imported.sent >> 20}))
     }
 
     /// Several clients, each with a session of its own, that read and write what they find.

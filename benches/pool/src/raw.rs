@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::simulator::Simulator;
@@ -32,13 +32,32 @@ impl Raw {
         self.post(method, &json!([self.session]))
     }
 
+    /// What a call with these parameters after the session gives.
+    pub(crate) fn ask(&self, method: &str, params: Value) -> Result<Value> {
+        let Value::Array(params) = params else { bail!("parameters are a list") };
+        let session = Value::String(self.session.clone());
+        let params: Vec<Value> = [session].into_iter().chain(params).collect();
+        let mut answer: Value = serde_json::from_slice(&self.post(method, &params.into())?)?;
+        ensure!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        Ok(answer["result"].take())
+    }
+
+    /// The session, which proves who asks.
+    pub(crate) fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// Where the pool is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// One VM of the pool that is neither a template nor a host's own.
     pub(crate) fn some_vm(&self) -> Result<String> {
         let query =
             "field \"is_a_template\" = \"false\" and field \"is_control_domain\" = \"false\"";
-        let body = self.post("VM.get_all_records_where", &json!([self.session, query]))?;
-        let answer: Value = serde_json::from_slice(&body)?;
-        let vms = answer["result"].as_object().context("there are VMs")?;
+        let vms = self.ask("VM.get_all_records_where", json!([query]))?;
+        let vms = vms.as_object().context("there are VMs")?;
         Ok(vms.keys().next().context("there is a VM")?.clone())
     }
 
