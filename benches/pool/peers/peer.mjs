@@ -57,7 +57,8 @@ const commands = {
   async changes(vm, count, pause) {
     const seconds = []
     for (let i = 0; i < count; ++i) {
-      await setTimeout(Number(pause))
+      // Not always the same, lest changes fall in with what the server or the client do at intervals.
+      await setTimeout(Number(pause) * (1 + ((i * 0.618) % 1)))
       const text = `change ${i} at ${now()}`
       const heard = new Promise(resolve => {
         const check = objects => {

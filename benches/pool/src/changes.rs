@@ -14,13 +14,16 @@ use crate::simulator::Simulator;
 /// What is watched by all; `xen-api` cannot do without tasks and the pool.
 const WATCHED: &str = "VM pool task";
 
+/// Pauses from this on are not taken as often as others.
+const SHORT: Duration = Duration::from_millis(50);
+
 /// A watcher, and how it is run.
 struct Watcher {
     kind: Kind,
     name: &'static str,
     /// How long the JavaScript client waits between requests, in milliseconds.
     debounce: u32,
-    /// How long nothing happens before each change, so that the watcher is waiting for one.
+    /// How long nothing happens before each change, at least, so that the watcher is waiting for one.
     pause: Duration,
 }
 
@@ -47,26 +50,27 @@ const WATCHERS: [Watcher; 4] = [
         kind: Kind::Npm,
         name: "xen-api (npm), as it comes",
         debounce: 200,
-        pause: Duration::from_millis(250),
+        pause: Duration::from_millis(300),
     },
 ];
 
 pub(crate) fn measure(setting: &Setting, report: &mut Report) -> Result<()> {
     let target = Target::AtMost(5e-3);
     let simulator = Simulator::of(setting.vms)?;
-    let samples = take(setting, &simulator)?;
+    let samples = take(setting, &simulator, Duration::ZERO)?;
     tell(report, "from a change to the watcher", &samples, Some(target));
     drop(simulator);
     let gathering = Simulator::gathering(setting.vms, "50ms")?;
-    let samples = take(setting, &gathering)?;
+    let samples = take(setting, &gathering, Duration::from_millis(100))?;
     tell(report, "the same, of a server that gathers events for 50 ms", &samples, None);
     quiet(setting, &gathering, report)
 }
 
 type Measured = Vec<(&'static Watcher, Samples)>;
 
-/// A change, and the next one once it has been heard of; the watchers take turns.
-fn take(setting: &Setting, simulator: &Simulator) -> Result<Measured> {
+/// A change, and the next one once it has been heard of, after at least this pause; the watchers take
+/// turns.
+fn take(setting: &Setting, simulator: &Simulator, least: Duration) -> Result<Measured> {
     let vm = Raw::log_in(simulator)?.some_vm()?;
     let mut watchers = Vec::new();
     for watcher in &WATCHERS {
@@ -78,8 +82,10 @@ fn take(setting: &Setting, simulator: &Simulator) -> Result<Measured> {
     }
     for _ in 0..setting.effort.of(10) {
         for (watcher, client, samples) in &mut watchers {
-            let pause = watcher.pause.as_millis();
-            samples.extend(client.ask(&format!("changes {vm} 20 {pause}"))?.seconds());
+            let pause = watcher.pause.max(least);
+            let count = if pause < SHORT { 20 } else { 5 };
+            let command = format!("changes {vm} {count} {}", pause.as_millis());
+            samples.extend(client.ask(&command)?.seconds());
         }
     }
     Ok(watchers.into_iter().map(|(watcher, _, samples)| (watcher, samples)).collect())

@@ -113,7 +113,9 @@ impl Ours {
         let mut seconds = Vec::new();
         for number in 0..count {
             let text = format!("change {number} in {:?}", Instant::now());
-            // Time in which nothing happens; what happened before is heard meanwhile.
+            // Time in which nothing happens; what happened before is heard meanwhile. It is not always the
+            // same, lest changes fall in with what the server or the client do at intervals.
+            let pause = pause.mul_f64(1.0 + (f64::from(number) * 0.618).fract());
             let quiet =
                 tokio::time::timeout(pause, async { while watch.next().await.is_some() {} });
             let _ = quiet.await;
