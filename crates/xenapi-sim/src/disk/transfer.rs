@@ -333,11 +333,14 @@ async fn receive(
         stored(&exchange.inner, db.row("VDI", vdi)?)
     };
     let (writer, reader) = body_pipe();
-    let import = tokio::task::spawn_blocking(move || format.import(&disk, reader));
+    let mut import = tokio::task::spawn_blocking(move || format.import(&disk, reader));
     let whole = length.unwrap_or(target.size).min(target.size);
     let upload = async {
-        pump(exchange, writer, length, |done| transfer.progress(done, whole)).await;
-        import.await
+        tokio::select! {
+            () = pump(exchange, writer, length, |done| transfer.progress(done, whole)) => import.await,
+            // What knows its own end may come to it before the length that was announced.
+            imported = &mut import => imported,
+        }
     };
     let imported = tokio::select! {
         imported = upload => imported,
