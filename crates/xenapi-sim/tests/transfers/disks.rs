@@ -195,6 +195,18 @@ async fn a_disk_goes_to_another_as_vhd_and_in_frames() {
 }
 
 #[tokio::test]
+async fn a_sparse_upload_ends_with_its_last_frame_whatever_length_was_announced() {
+    let session = Session::new(1).await;
+    let vdi = session.disk(8 * MIB).await;
+    let target = format!("/import_raw_vdi?vdi={vdi}&chunked=true");
+    let mut stream = session.connect(0).await;
+    stream.write_all(session.put_head(&target, Some(100)).as_bytes()).await.unwrap();
+    // One empty frame; the client goes on holding the connection.
+    stream.write_all(&[0; 12]).await.unwrap();
+    session.succeeded(&read_answer(&mut stream).await).await;
+}
+
+#[tokio::test]
 async fn a_storage_alone_gets_a_disk_of_the_uploads_size() {
     let session = Session::new(1).await;
     let sr = session.storage().await;
