@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use xenapi::disk::Format;
-use xenapi::{Client, Progress, Secret, Source, TransferError, Trust};
+use xenapi::{Client, Secret, Source, TransferError, TransferProgress, Trust};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -71,7 +71,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 /// Shows progress on a terminal, ten times a second at most.
-fn meter() -> impl FnMut(Progress) + Send + 'static {
+fn meter() -> impl FnMut(TransferProgress) + Send + 'static {
     let shown = io::stderr().is_terminal();
     let mut next = Instant::now();
     move |progress| {

@@ -28,8 +28,8 @@ use tracing::debug;
 
 use crate::client::Client;
 use crate::transfer::{
-    Direction, Download, Fetch, Form, Meter, Progress, Report, Source, Target, TransferError,
-    TransferFailure, Upload, unstarted, with_storage,
+    Direction, Download, Fetch, Form, Meter, Report, Source, Target, TransferError,
+    TransferFailure, TransferProgress, Upload, unstarted, with_storage,
 };
 use crate::transport::Endpoint;
 use crate::wire::{Map, Ref};
@@ -130,7 +130,7 @@ impl DiskImport {
 
     /// Calls this whenever something has moved. It is called between reading and sending, so it should be
     /// quick.
-    pub fn on_progress(self, report: impl FnMut(Progress) + Send + 'static) -> Self {
+    pub fn on_progress(self, report: impl FnMut(TransferProgress) + Send + 'static) -> Self {
         Self { report: Some(Box::new(report)), ..self }
     }
 
@@ -278,7 +278,7 @@ impl DiskExport {
     }
 
     /// Calls this whenever something has moved. It is called while bytes are read, so it should be quick.
-    pub fn on_progress(self, report: impl FnMut(Progress) + Send + 'static) -> Self {
+    pub fn on_progress(self, report: impl FnMut(TransferProgress) + Send + 'static) -> Self {
         Self { report: Some(Box::new(report)), ..self }
     }
 

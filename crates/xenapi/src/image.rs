@@ -26,8 +26,8 @@ use std::time::Duration;
 use crate::class;
 use crate::client::Client;
 use crate::transfer::{
-    Direction, Download, Fetch, Form, Meter, Progress, Report, Source, Target, TransferError,
-    TransferFailure, Upload, unstarted, with_storage,
+    Direction, Download, Fetch, Form, Meter, Report, Source, Target, TransferError,
+    TransferFailure, TransferProgress, Upload, unstarted, with_storage,
 };
 use crate::transport::Endpoint;
 use crate::wire::{Ref, task_result};
@@ -94,7 +94,7 @@ impl VmExport {
     }
 
     /// Calls this whenever something has moved. It is called while bytes are read, so it should be quick.
-    pub fn on_progress(self, report: impl FnMut(Progress) + Send + 'static) -> Self {
+    pub fn on_progress(self, report: impl FnMut(TransferProgress) + Send + 'static) -> Self {
         Self { report: Some(Box::new(report)), ..self }
     }
 
@@ -182,7 +182,7 @@ impl VmImport {
 
     /// Calls this whenever something has moved. It is called between reading and sending, so it should be
     /// quick.
-    pub fn on_progress(self, report: impl FnMut(Progress) + Send + 'static) -> Self {
+    pub fn on_progress(self, report: impl FnMut(TransferProgress) + Send + 'static) -> Self {
         Self { report: Some(Box::new(report)), ..self }
     }
 

@@ -66,9 +66,9 @@ pub use generated::*;
 pub use jiff::Timestamp;
 pub use mirror::Mirror;
 pub use secrecy::Secret;
-pub use tasks::{Task, TaskError};
+pub use tasks::{Task, TaskError, TaskProgress};
 pub use tls::{Fingerprint, InvalidFingerprint, InvalidPem, TlsError, Trust};
-pub use transfer::{Progress, Source, TransferError, TransferFailure};
+pub use transfer::{Source, TransferError, TransferFailure, TransferProgress};
 pub use transport::{Endpoint, InvalidAddress};
 pub use wire::{EventBatch, Map, Object, Recorded, Ref, Value};
 

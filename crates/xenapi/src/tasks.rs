@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 pub use error::TaskError;
-pub use progress::Progress;
+pub use progress::TaskProgress;
 pub use start::StartTask;
 
 pub(crate) use hub::Hub;
@@ -127,8 +127,8 @@ impl<R> Task<R> {
     }
 
     /// How far it is: a stream of numbers from 0 to 1, which ends with the task.
-    pub fn progress(&self) -> Progress {
-        Progress::new(self.sight.clone())
+    pub fn progress(&self) -> TaskProgress {
+        TaskProgress::new(self.sight.clone())
     }
 
     /// Asks the server to cancel it, and does not wait for that. What cannot be cancelled any more, or at all, goes on to its end.

@@ -24,7 +24,7 @@ use std::io;
 use std::time::Duration;
 
 pub use download::Download;
-pub use meter::Progress;
+pub use meter::TransferProgress;
 pub use sink::{Saved, write_sparse};
 pub use source::Source;
 

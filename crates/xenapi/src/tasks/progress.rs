@@ -15,7 +15,7 @@ use super::hub::Sight;
 /// It tells the present and every change, except those that are over before it is polled. It ends with the
 /// task; 1 does not mean success. It keeps nothing on the server: the handle does.
 #[must_use = "streams do nothing until they are polled"]
-pub struct Progress {
+pub struct TaskProgress {
     next: Pin<Box<dyn Future<Output = (Follower, Option<f64>)> + Send>>,
     ended: bool,
 }
@@ -25,7 +25,7 @@ struct Follower {
     told: Option<f64>,
 }
 
-impl Progress {
+impl TaskProgress {
     pub(super) fn new(sight: watch::Receiver<Sight>) -> Self {
         Self { next: Box::pin(Follower { sight, told: None }.next()), ended: false }
     }
@@ -56,7 +56,7 @@ impl Follower {
     }
 }
 
-impl Stream for Progress {
+impl Stream for TaskProgress {
     type Item = f64;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<f64>> {
@@ -72,8 +72,8 @@ impl Stream for Progress {
     }
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for TaskProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("TaskProgress").field("ended", &self.ended).finish_non_exhaustive()
     }
 }

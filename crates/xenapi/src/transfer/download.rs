@@ -21,8 +21,8 @@ use super::sink::{self, Fault, Saved};
 use super::task::{Outcome, Task};
 use super::upload::{explain, judge};
 use super::{
-    Ask, Direction, Exchange, Meter, Opened, Progress, Stage, Target, TransferError,
-    TransferFailure, open, patiently,
+    Ask, Direction, Exchange, Meter, Opened, Stage, Target, TransferError, TransferFailure,
+    TransferProgress, open, patiently,
 };
 use crate::client::Client;
 use crate::error::Error;
@@ -157,7 +157,7 @@ impl Quiet {
 
 impl Download {
     /// How far it is.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> TransferProgress {
         self.meter.progress()
     }
 

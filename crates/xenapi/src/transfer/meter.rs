@@ -10,7 +10,7 @@ use super::{Stage, TransferFailure};
 
 /// How far a transfer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Progress {
+pub struct TransferProgress {
     /// Bytes that are through: of the source, where there is one, including the zeros that were skipped.
     pub done: u64,
     /// How many there will be, where that is known.
@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 /// What is called when there is progress.
-pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
+pub(crate) type Report = Box<dyn FnMut(TransferProgress) + Send>;
 
 /// Where a transfer's progress is kept and told of. Clones share it.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub(crate) struct Meter {
 
 #[derive(Default)]
 struct State {
-    progress: Progress,
+    progress: TransferProgress,
     report: Option<Report>,
     /// Counts everything that happens.
     changes: u64,
@@ -42,7 +42,7 @@ struct State {
 
 impl Meter {
     pub(crate) fn new(total: Option<u64>, report: Option<Report>) -> Self {
-        let progress = Progress { total, ..Progress::default() };
+        let progress = TransferProgress { total, ..TransferProgress::default() };
         Self { state: Arc::new(Mutex::new(State { progress, report, ..State::default() })) }
     }
 
@@ -50,7 +50,7 @@ impl Meter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
+    fn change(&self, change: impl FnOnce(&mut TransferProgress)) {
         let mut state = self.state();
         state.changes += 1;
         change(&mut state.progress);
@@ -84,7 +84,7 @@ impl Meter {
         }
     }
 
-    pub(crate) fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> TransferProgress {
         self.state().progress
     }
 
@@ -141,7 +141,7 @@ mod tests {
         meter.add(6, 0);
         meter.task(0.5);
         meter.task(0.5);
-        let expected = Progress { done: 10, total: Some(10), transferred: 4, task: 0.5 };
+        let expected = TransferProgress { done: 10, total: Some(10), transferred: 4, task: 0.5 };
         assert_eq!(meter.progress(), expected);
         assert_eq!(reports.load(Ordering::Relaxed), 3);
     }
