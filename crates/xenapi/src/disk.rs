@@ -153,12 +153,12 @@ impl DiskImport {
             patience,
             meter: &meter,
         };
-        match upload(form).run(&mut source).await {
+        match upload(form).run::<()>(&mut source).await {
             Err(error) if form == Form::Frames && is_unknown(&error) => {
                 debug!(disk = %object, %error, "sending zeros after all");
-                upload(Form::Whole).run(&mut source).await?;
+                upload(Form::Whole).run::<()>(&mut source).await?;
             }
-            result => drop(result?),
+            result => result?,
         }
         Ok(Imported { length, sent: meter.progress().transferred })
     }

@@ -30,7 +30,7 @@ use crate::transfer::{
     TransferFailure, TransferProgress, Upload, unstarted, with_storage,
 };
 use crate::transport::Endpoint;
-use crate::wire::{Ref, task_result};
+use crate::wire::Ref;
 
 /// How an image is compressed. Imports find out by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,11 +204,7 @@ impl VmImport {
             patience,
             meter: &meter,
         };
-        let result = upload.run(&mut image).await?;
-        task_result(&result).map_err(|error| TransferError {
-            bytes: meter.progress().transferred,
-            ..unstarted(Direction::VmImport, object, TransferFailure::TaskResult(error))
-        })
+        upload.run(&mut image).await
     }
 }
 

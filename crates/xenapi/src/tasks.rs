@@ -36,7 +36,7 @@ use crate::failure::Failure;
 use crate::generated::enums::TaskStatusType;
 use crate::generated::{class, task};
 use crate::wire::{FromWire, Ref, task_result};
-use hub::Sight;
+use hub::{Parting, Sight};
 
 /// How long a task is waited for unless the caller says so: the server gives up tasks that nothing
 /// touched for as long.
@@ -65,7 +65,8 @@ const LOOK: Duration = Duration::from_secs(10);
 ///
 /// It is followed by events: all handles of a client share one request that waits for them. The task's row
 /// on the server is destroyed when the handle is dropped, whichever way that comes; what the task was doing
-/// goes on, unless it is [cancelled](Task::cancel) before. [`Client::close`] waits a few seconds for that.
+/// goes on, unless it is [cancelled](Task::cancel) before or [is to be then](Task::cancel_on_drop).
+/// [`Client::close`] waits a few seconds for that.
 #[must_use = "dropping it means that nobody learns how the task ends"]
 pub struct Task<R> {
     client: Client,
@@ -73,7 +74,7 @@ pub struct Task<R> {
     name: String,
     sight: watch::Receiver<Sight>,
     limit: Duration,
-    released: bool,
+    parting: Parting,
     result: PhantomData<fn() -> R>,
 }
 
@@ -102,9 +103,16 @@ impl<R> Task<R> {
             name,
             sight,
             limit: DAY,
-            released: false,
+            parting: Parting::Destroy,
             result: PhantomData,
         }
+    }
+
+    /// Has the server cancel it if the handle is dropped before it has ended, as when nobody is left who sends
+    /// what it waits for.
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.parting = Parting::Cancel;
+        self
     }
 
     /// Its reference.
@@ -138,7 +146,7 @@ impl<R> Task<R> {
 
     /// Gives up the handle but leaves the task's row on the server, which somebody else has to destroy.
     pub fn release(mut self) -> Ref<class::Task> {
-        self.released = true;
+        self.parting = Parting::Release;
         self.reference.clone()
     }
 
@@ -195,6 +203,13 @@ impl<R: FromWire> Task<R> {
         self.outcome(&*ended?)
     }
 
+    /// How it ended, if it has and that can be learnt by looking once.
+    pub(crate) async fn ended_already(&self) -> Option<Result<R, TaskError>> {
+        self.look().await;
+        let record = self.record().filter(|record| has_ended(record))?;
+        Some(self.outcome(&record))
+    }
+
     fn outcome(&self, record: &task::Record) -> Result<R, TaskError> {
         let task = self.name.clone();
         if record.status == TaskStatusType::Success {
@@ -230,7 +245,7 @@ impl<R: FromWire + Send + 'static> IntoFuture for Task<R> {
 
 impl<R> Drop for Task<R> {
     fn drop(&mut self) {
-        self.client.shared.tasks.leave(&self.reference, !self.released);
+        self.client.shared.tasks.leave(&self.reference, self.parting);
     }
 }
 

@@ -15,8 +15,8 @@ mod meter;
 mod place;
 mod sink;
 mod source;
-mod task;
 mod upload;
+mod verdict;
 pub(crate) mod zeros;
 
 use std::fmt;
@@ -40,8 +40,8 @@ use source::{Block, Piece};
 
 use crate::error::Error;
 use crate::failure::Failure;
+use crate::tasks::TaskError;
 use crate::transport::Endpoint;
-use crate::wire::DecodeError;
 
 /// What was being moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,18 +116,10 @@ pub enum TransferFailure {
     /// A call that belongs to it failed, or a host could not be reached.
     #[error("a call that belongs to it failed")]
     Call(#[from] Error),
-    /// The task of the transfer failed.
-    #[error("the server's task failed")]
-    Task(#[source] Failure),
-    /// Somebody cancelled the task of the transfer.
-    #[error("its task was cancelled")]
-    Cancelled,
-    /// Its task vanished, so that nobody knows how it ended.
-    #[error("its task is gone, so nobody knows how it ended")]
-    TaskGone,
-    /// The task's result is not what such a task results in.
-    #[error("the result of its task could not be understood")]
-    TaskResult(#[source] DecodeError),
+    /// Its task, which is named after the direction, failed, was cancelled or vanished, or its result could
+    /// not be understood.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// No host is connected to the storage.
     #[error("no host is connected to the storage `{storage}`")]
     NoHost {
@@ -230,25 +222,25 @@ impl TransferFailure {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Call(error) => error.hint()?,
-            Self::Task(failure) => match failure.code() {
-                "VDI_IN_USE" => "detach the disk from its VM, or shut the VM down".into(),
-                _ => failure.hint()?.into(),
+            Self::Connection(_)
+            | Self::Stalled { .. }
+            | Self::Task(TaskError::Vanished { .. } | TaskError::Timeout { .. }) => {
+                "look at the host's own log, and try again from the start".into()
+            }
+            Self::Task(error) => match error.code() {
+                Some("VDI_IN_USE") => "detach the disk from its VM, or shut the VM down".into(),
+                _ => error.hint()?,
             },
             Self::NoHost { .. } => "plug a PBD of the storage, on any host".into(),
             Self::DiskTooSmall { length, .. } => {
                 format!("make the disk at least {length} bytes large")
             }
             Self::Redirected { .. } => "give the address of that host to the client".into(),
-            Self::Connection(_) | Self::Stalled { .. } | Self::TaskGone => {
-                "look at the host's own log, and try again from the start".into()
-            }
             Self::Refused { source: Some(failure), .. } => failure.hint()?.into(),
             Self::Refused { status: 401 | 403, .. } => {
                 "log in as a user with a role that allows it".into()
             }
-            Self::Cancelled
-            | Self::TaskResult(_)
-            | Self::Refused { .. }
+            Self::Refused { .. }
             | Self::Source(_)
             | Self::Sink(_)
             | Self::SourceTooShort { .. }
@@ -261,16 +253,15 @@ impl TransferFailure {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Call(error) => error.is_retryable(),
-            Self::Task(failure) => failure.is_retryable(),
-            Self::Refused { status, .. } => matches!(status, 408 | 429 | 502..=504),
-            Self::Connection(_)
+            // Unlike a message, a transfer can be done again from its start.
+            Self::Task(TaskError::Vanished { .. } | TaskError::Timeout { .. })
+            | Self::Connection(_)
             | Self::Stalled { .. }
-            | Self::TaskGone
             | Self::EndedEarly
             | Self::Truncated { .. } => true,
-            Self::Cancelled
-            | Self::TaskResult(_)
-            | Self::NoHost { .. }
+            Self::Task(error) => error.is_retryable(),
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 502..=504),
+            Self::NoHost { .. }
             | Self::Redirected { .. }
             | Self::Source(_)
             | Self::Sink(_)

@@ -1,4 +1,5 @@
-//! Follows the tasks of a client, and destroys the rows that are not needed any more.
+//! Follows the tasks of a client, and destroys the rows that are not needed any more. Those that shall not go
+//! on without their handles are cancelled before.
 //!
 //! One task of the runtime does both while there is something to do, and ends by itself: destroying the last
 //! row is an event, which ends the request that waits for events. Only task events are asked for, which
@@ -29,6 +30,8 @@ const ROWS: usize = 4096;
 const AT_ONCE: usize = 4;
 /// How long destroying one may take.
 const DESTROY: Duration = Duration::from_secs(10);
+/// How long cancelling one before may take.
+const CANCEL: Duration = Duration::from_secs(5);
 /// How long the last request may wait for events that nobody needs.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long a client that is closed waits for rows to be destroyed.
@@ -45,6 +48,17 @@ pub(crate) enum Sight {
     Gone,
     /// Nothing more will be told.
     Lost(Arc<Error>),
+}
+
+/// What becomes of a task when its last handle goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It goes on, and its row stays.
+    Release,
+    /// It goes on, and its row is destroyed.
+    Destroy,
+    /// It is cancelled, unless it is known to have ended, and its row is destroyed.
+    Cancel,
 }
 
 /// The tasks that a client has handles of. All clones of it share this.
@@ -64,8 +78,16 @@ struct State {
     known: HashMap<Ref<class::Task>, Arc<task::Record>>,
     followed: HashMap<Ref<class::Task>, Followed>,
     /// To be destroyed.
-    rows: VecDeque<Ref<class::Task>>,
+    rows: VecDeque<Row>,
     destroying: usize,
+}
+
+/// A row that nobody needs any more.
+#[derive(Debug)]
+struct Row {
+    task: Ref<class::Task>,
+    /// The task is to be cancelled before.
+    cancel: bool,
 }
 
 #[derive(Debug)]
@@ -104,16 +126,21 @@ impl Hub {
         sight
     }
 
-    /// Gives up a handle, and has the task's row destroyed if that is wanted.
-    pub(super) fn leave(&self, task: &Ref<class::Task>, destroy: bool) {
+    /// Gives up a handle. What that means for the task is up to its last one.
+    pub(super) fn leave(&self, task: &Ref<class::Task>, parting: Parting) {
         let mut state = self.state();
         if let Some(followed) = state.followed.get_mut(task) {
             followed.handles -= 1;
-            let is_gone = matches!(*followed.sight.borrow(), Sight::Gone);
+            let (is_gone, is_over) = match &*followed.sight.borrow() {
+                Sight::Gone => (true, true),
+                Sight::Seen(record) => (false, has_ended(record)),
+                Sight::Unseen | Sight::Lost(_) => (false, false),
+            };
             if followed.handles == 0 {
                 state.followed.remove(task);
-                if destroy && !is_gone {
-                    state.discard(task.clone());
+                if parting != Parting::Release && !is_gone {
+                    let cancel = parting == Parting::Cancel && !is_over;
+                    state.discard(Row { task: task.clone(), cancel });
                 }
             }
         }
@@ -189,7 +216,7 @@ impl Hub {
         idle
     }
 
-    fn take_row(&self) -> Option<Ref<class::Task>> {
+    fn take_row(&self) -> Option<Row> {
         let mut state = self.state();
         if state.destroying >= AT_ONCE {
             return None;
@@ -223,17 +250,17 @@ impl State {
         self.is_clean() && self.followed.is_empty()
     }
 
-    fn discard(&mut self, task: Ref<class::Task>) {
+    fn discard(&mut self, row: Row) {
         if !self.is_driven {
-            debug!(%task, "the runtime is gone, so the server has to collect its row");
+            debug!(task = %row.task, "the runtime is gone, so the server has to collect its row");
             return;
         }
         if self.rows.len() == ROWS
-            && let Some(task) = self.rows.pop_front()
+            && let Some(oldest) = self.rows.pop_front()
         {
-            warn!(%task, "too many rows to destroy, so the server has to collect one");
+            warn!(task = %oldest.task, "too many rows to destroy, so the server has to collect one");
         }
-        self.rows.push_back(task);
+        self.rows.push_back(row);
     }
 }
 
@@ -275,8 +302,8 @@ impl Driver {
         let mut destroying = JoinSet::new();
         let mut idle_since = None;
         loop {
-            while let Some(task) = self.hub.take_row() {
-                destroying.spawn(destroy(self.client.clone(), Arc::clone(&self.hub), task));
+            while let Some(row) = self.hub.take_row() {
+                destroying.spawn(destroy(self.client.clone(), Arc::clone(&self.hub), row));
             }
             if asking.is_none() {
                 if self.hub.retire() {
@@ -324,8 +351,12 @@ async fn answer(asking: &mut Option<Asking>) -> (Feed, Result<News, Arc<Error>>)
     }
 }
 
-async fn destroy(client: Client, hub: Arc<Hub>, task: Ref<class::Task>) {
+async fn destroy(client: Client, hub: Arc<Hub>, Row { task, cancel }: Row) {
     let _done = Done(hub);
+    if cancel && let Err(error) = client.task().cancel(&task).timeout(CANCEL).await {
+        // It may have ended meanwhile, or be of the kind that nothing interrupts.
+        debug!(%task, %error, "could not cancel a task");
+    }
     if let Err(error) = client.task().destroy(&task).timeout(DESTROY).await
         && error.code() != Some("HANDLE_INVALID")
     {

@@ -1,7 +1,7 @@
 //! Bytes out of a handler, which are all there only when its task says so.
 //!
 //! ```text
-//! Receiving ──end, or broken──▶ Ending ──task ended──▶ Leaving ──task destroyed──▶ Over
+//! Receiving ──end, or broken──▶ Ending ──task ended──▶ Over
 //! ```
 
 use std::fmt;
@@ -18,20 +18,17 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::sink::{self, Fault, Saved};
-use super::task::{Outcome, Task};
-use super::upload::{explain, judge};
+use super::verdict::{GRACE, begin, ended, explain};
 use super::{
     Ask, Direction, Exchange, Meter, Opened, Stage, Target, TransferError, TransferFailure,
     TransferProgress, open, patiently,
 };
 use crate::client::Client;
-use crate::error::Error;
+use crate::tasks::{Task, TaskError};
 use crate::transport::{self, Endpoint};
 
 /// How much is read at once, where the reader does not say.
 const CHUNK: usize = 128 << 10;
-/// How long the task may go on after its connection broke.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// A download that has not begun.
 #[derive(Debug)]
@@ -60,14 +57,15 @@ impl Fetch<'_> {
             bytes: 0,
             reason,
         };
-        let (opened, task) = result.map_err(|reason| failed(reason, host.clone()))?;
+        let (opened, mut task) = result.map_err(|reason| failed(reason, host.clone()))?;
         let announced = opened.answer.and_then(|answer| answer.length);
         meter.enter(Stage::Receiving);
+        let told = meter.clone();
+        let watch: Watch = Box::pin(async move { ended(&mut task, &told).await });
         Ok(Download {
-            watch: Some(Box::pin(task.finished(meter.clone()))),
+            watch: Some(watch),
             outcome: None,
             state: State::Receiving(Box::new(opened.exchange)),
-            task: Some(task),
             left: announced.or(length).map(|length| (length, length)),
             quiet: Quiet { patience, sleep: Box::pin(sleep(patience)), since: None },
             context: About { direction, object, host: opened.host },
@@ -76,25 +74,23 @@ impl Fetch<'_> {
         })
     }
 
-    async fn open(&self, host: &mut Option<Endpoint>) -> Result<(Opened, Task), TransferFailure> {
-        let label = self.direction.to_string();
-        let task = Task::create(self.client, &label, &self.object).await?;
+    async fn open(
+        &self,
+        host: &mut Option<Endpoint>,
+    ) -> Result<(Opened, Task<()>), TransferFailure> {
+        let task = begin(self.client, self.direction, &self.object).await?;
         let target = self.target.clone().with("task_id", &task.reference().to_string());
         let ask = Ask::get(&target);
         let way = open(self.client, self.hosts, &ask, None, host);
         match patiently(&self.meter, self.patience, way).await {
             Ok(opened) => Ok((opened, task)),
-            Err(failure) => {
-                let failure = explain(failure, &task).await;
-                task.abandon().await;
-                Err(failure)
-            }
+            Err(failure) => Err(explain(failure, &task).await),
         }
     }
 }
 
-type Watch = Pin<Box<dyn Future<Output = Result<Outcome, Error>> + Send>>;
-type Goodbye = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Waits for the end of the task, which it holds.
+type Watch = Pin<Box<dyn Future<Output = Result<(), TaskError>> + Send>>;
 
 /// Bytes that come from a host: what is exported of a disk or a VM.
 ///
@@ -106,8 +102,7 @@ type Goodbye = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Download {
     state: State,
     watch: Option<Watch>,
-    outcome: Option<Result<Outcome, Error>>,
-    task: Option<Task>,
+    outcome: Option<Result<(), TaskError>>,
     /// How much is missing, and how much there is, where that is known.
     left: Option<(u64, u64)>,
     quiet: Quiet,
@@ -120,8 +115,6 @@ enum State {
     Receiving(Box<Exchange<transport::Stream>>),
     /// The connection has ended, perhaps too early; the task will say.
     Ending(Option<TransferFailure>),
-    /// All is known, and the task goes.
-    Leaving(Goodbye, Option<TransferError>),
     Over,
 }
 
@@ -221,10 +214,7 @@ impl Download {
                         Poll::Ready(Err(error)) => Some(TransferFailure::Connection(error)),
                         Poll::Pending => match ready!(self.wait(context)) {
                             None => None,
-                            stalled => {
-                                self.leave(stalled);
-                                continue;
-                            }
+                            stalled => return self.leave(stalled),
                         },
                     };
                     self.quiet.end();
@@ -236,19 +226,9 @@ impl Download {
                     self.state = State::Ending(failure);
                 }
                 State::Ending(_) => {
-                    if self.outcome.is_none()
-                        && let Some(stalled) = ready!(self.wait(context))
-                    {
-                        self.leave(Some(stalled));
-                    } else if self.outcome.is_some() {
-                        self.leave(None);
-                    }
-                }
-                State::Leaving(goodbye, result) => {
-                    ready!(goodbye.as_mut().poll(context));
-                    let result = result.take();
-                    self.state = State::Over;
-                    return Poll::Ready(result.map_or(Ok(()), Err));
+                    let stalled =
+                        if self.outcome.is_some() { None } else { ready!(self.wait(context)) };
+                    return self.leave(stalled);
                 }
                 State::Over => return Poll::Ready(Ok(())),
             }
@@ -271,7 +251,7 @@ impl Download {
             && let Poll::Ready(outcome) = watch.as_mut().poll(context)
         {
             self.watch = None;
-            let failed = !matches!(outcome, Ok(Outcome::Success(_)));
+            let failed = outcome.is_err();
             self.outcome = Some(outcome);
             if failed || matches!(self.state, State::Ending(_)) {
                 return Poll::Ready(None);
@@ -286,33 +266,20 @@ impl Download {
         Poll::Ready(Some(TransferFailure::Stalled { after: self.quiet.patience, waiting }))
     }
 
-    /// Decides how it ended, and takes the task away.
-    fn leave(&mut self, stalled: Option<TransferFailure>) {
+    /// Decides how it ended, and lets the connection and the task go.
+    fn leave(&mut self, stalled: Option<TransferFailure>) -> Poll<Result<(), TransferError>> {
         let broken = match mem::replace(&mut self.state, State::Over) {
             State::Ending(broken) => broken,
-            State::Receiving(_) | State::Leaving(..) | State::Over => None,
+            State::Receiving(_) | State::Over => None,
         };
-        let said = self.outcome.take().map(|outcome| match outcome {
-            Ok(outcome) => judge(outcome).map(drop),
-            Err(error) => Err(error.into()),
-        });
+        self.watch = None;
         // What the task says is the cause; that the connection broke may only follow from it.
-        let ended = said.is_some();
-        let failure = match said {
-            Some(Err(failure)) => Some(failure),
+        let failure = match self.outcome.take() {
+            Some(Err(error)) => Some(error.into()),
             Some(Ok(())) | None => broken.or(stalled),
         };
-        let result = failure.map(|failure| self.failed(failure));
-        let task = self.task.take();
-        let goodbye: Goodbye = Box::pin(async move {
-            match task {
-                Some(task) if ended => task.destroy().await,
-                Some(task) => task.abandon().await,
-                None => {}
-            }
-        });
-        self.watch = None;
-        self.state = State::Leaving(goodbye, result);
+        let failure = failure.map(|failure| self.failed(failure));
+        Poll::Ready(failure.map_or(Ok(()), Err))
     }
 
     /// The next bytes, as the stream has them.

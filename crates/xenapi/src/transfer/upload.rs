@@ -4,16 +4,19 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::place::refused;
-use super::task::{Outcome, Task, soon};
+use super::verdict::{GRACE, begin, ended, explain};
 use super::{
     Ask, Block, Direction, Exchange, Meter, Opened, Piece, Source, Stage, Target, TransferError,
     TransferFailure, frames, open, patiently,
 };
 use crate::client::Client;
+use crate::tasks::{Task, TaskError};
 use crate::transport::{Endpoint, Stream};
+use crate::wire::FromWire;
 
 /// How long the answer is waited for before bytes are sent without it.
 const EARLY: Duration = Duration::from_secs(10);
@@ -119,7 +122,7 @@ pub(crate) struct Upload<'a> {
 
 impl Upload<'_> {
     /// Sends the source, and gives the result of the task once it has succeeded.
-    pub(crate) async fn run(self, source: &mut Source) -> Result<String, TransferError> {
+    pub(crate) async fn run<R: FromWire>(self, source: &mut Source) -> Result<R, TransferError> {
         let mut host = None;
         let result = self.upload(source, &mut host).await;
         result.map_err(|reason| TransferError {
@@ -131,37 +134,24 @@ impl Upload<'_> {
         })
     }
 
-    async fn upload(
+    async fn upload<R: FromWire>(
         &self,
         source: &mut Source,
         host: &mut Option<Endpoint>,
-    ) -> Result<String, TransferFailure> {
-        let label = self.direction.to_string();
-        let task = Task::create(self.client, &label, self.object).await?;
-        let result = self.exchange(source, host, &task).await;
-        match result {
-            Ok(result) => {
-                task.destroy().await;
-                Ok(result)
-            }
-            Err(failure) => {
-                let failure = explain(failure, &task).await;
-                if is_end(&failure) {
-                    task.destroy().await;
-                } else {
-                    task.abandon().await;
-                }
-                Err(failure)
-            }
+    ) -> Result<R, TransferFailure> {
+        let mut task = begin(self.client, self.direction, self.object).await?;
+        match self.exchange(source, host, &mut task).await {
+            Ok(result) => Ok(result),
+            Err(failure) => Err(explain(failure, &task).await),
         }
     }
 
-    async fn exchange(
+    async fn exchange<R: FromWire>(
         &self,
         source: &mut Source,
         host: &mut Option<Endpoint>,
-        task: &Task,
-    ) -> Result<String, TransferFailure> {
+        task: &mut Task<R>,
+    ) -> Result<R, TransferFailure> {
         let target = self.target.clone().with("task_id", &task.reference().to_string());
         let ask = Ask::put(&target, self.form.length(source));
         let early = EARLY.min(self.patience / 2);
@@ -171,28 +161,30 @@ impl Upload<'_> {
     }
 
     /// Sends, and watches the task meanwhile: it can fail long before all is sent.
-    async fn send(
+    async fn send<R: FromWire>(
         &self,
         opened: Opened,
         source: &mut Source,
-        task: &Task,
-    ) -> Result<String, TransferFailure> {
+        task: &mut Task<R>,
+    ) -> Result<R, TransferFailure> {
         let Opened { mut exchange, host, answer } = opened;
-        let mut finished = std::pin::pin!(task.finished(self.meter.clone()));
+        let mut finished = std::pin::pin!(ended(task, self.meter));
         let sent = tokio::select! {
             biased;
             sent = self.form.send(&mut exchange, source, self.meter) => sent,
-            outcome = &mut finished => {
-                return judge(outcome?).and(Err(TransferFailure::EndedEarly));
+            result = &mut finished => {
+                return Err(result.err().map_or(TransferFailure::EndedEarly, Into::into));
             }
         };
         if let Err(failure) = sent {
             debug!(%host, %failure, "the upload broke off");
             // The task knows better why the server does not listen any more.
+            let grace = GRACE.min(self.patience);
             if let TransferFailure::Connection(_) = failure
-                && let Some(outcome) = soon(finished, self.patience).await
+                && let Ok(Err(error)) = timeout(grace, finished).await
+                && is_verdict(&error)
             {
-                judge(outcome)?;
+                return Err(error.into());
             }
             return Err(failure);
         }
@@ -201,11 +193,11 @@ impl Upload<'_> {
         if answer.is_none() {
             tokio::select! {
                 biased;
-                outcome = &mut finished => return judge(outcome?),
+                result = &mut finished => return Ok(result?),
                 refusal = refusal(&mut exchange) => refusal?,
             }
         }
-        judge(finished.await?)
+        Ok(finished.await?)
     }
 }
 
@@ -217,34 +209,10 @@ async fn refusal(exchange: &mut Exchange<Stream>) -> Result<(), TransferFailure>
     }
 }
 
-/// What the end of a task means for the transfer.
-pub(super) fn judge(outcome: Outcome) -> Result<String, TransferFailure> {
-    match outcome {
-        Outcome::Success(result) => Ok(result),
-        Outcome::Failure(failure) => Err(TransferFailure::Task(failure)),
-        Outcome::Cancelled => Err(TransferFailure::Cancelled),
-        Outcome::Gone => Err(TransferFailure::TaskGone),
+/// Whether the server said how the task ended.
+fn is_verdict(error: &TaskError) -> bool {
+    match error {
+        TaskError::Failed { .. } | TaskError::Cancelled { .. } | TaskError::Vanished { .. } => true,
+        TaskError::Protocol { .. } | TaskError::Timeout { .. } | TaskError::Lost { .. } => false,
     }
-}
-
-/// Whether the task has ended, so that there is nothing to cancel.
-fn is_end(failure: &TransferFailure) -> bool {
-    matches!(
-        failure,
-        TransferFailure::Task(_)
-            | TransferFailure::Cancelled
-            | TransferFailure::TaskGone
-            | TransferFailure::EndedEarly
-            | TransferFailure::Refused { source: Some(_), .. }
-    )
-}
-
-/// Adds what the task says to what a host said when it refused.
-pub(super) async fn explain(mut failure: TransferFailure, task: &Task) -> TransferFailure {
-    if let TransferFailure::Refused { source, .. } = &mut failure
-        && let Some(Outcome::Failure(said)) = task.outcome().await
-    {
-        *source = Some(said);
-    }
-    failure
 }

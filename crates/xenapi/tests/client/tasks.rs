@@ -80,6 +80,23 @@ async fn the_row_of_a_task_whose_handle_is_dropped_is_destroyed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_shall_not_outlive_its_handle_is_cancelled_unless_it_has_ended() {
+    let pool = Pool::start().await;
+    let client = pool.client();
+    drop(clone(&client, "a").await.cancel_on_drop());
+    let mut task = clone(&client, "b").await.cancel_on_drop();
+    let fields = json!({ "status": "success", "result": "<value>OpaqueRef:2</value>" });
+    let (result, ()) = tokio::join!(task.wait(), end(&pool, "OpaqueRef:task-b", fields));
+    result.unwrap();
+    drop(task);
+    client.close().await.unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(pool.rows.record("task", &format!("OpaqueRef:task-{name}")), None);
+    }
+    assert_eq!(pool.server.count("task.cancel"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_rows_go_even_if_the_client_is_dropped_with_the_handle() {
     let pool = Pool::start().await;
     let client = pool.client();

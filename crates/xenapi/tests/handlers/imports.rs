@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use xenapi::disk::{Format, Imported};
 use xenapi::transfer::{Direction, Stage};
-use xenapi::{Ref, Source, TransferFailure};
+use xenapi::{Ref, Source, TaskError, TransferFailure};
 
 use crate::support::{DISK, Pool, Request, SIZE, start};
 
@@ -163,11 +163,56 @@ async fn a_task_that_fails_ends_the_upload_with_all_that_is_known() {
     assert_eq!(error.direction, Direction::DiskImport);
     assert_eq!(error.object, DISK);
     assert_eq!(error.host.as_ref().unwrap().to_string(), running.pool.url(1));
-    assert!(matches!(&error.reason, TransferFailure::Task(said) if said.code() == "VDI_IN_USE"));
+    assert!(
+        matches!(&error.reason, TransferFailure::Task(said) if said.code() == Some("VDI_IN_USE"))
+    );
     assert!(error.reason.hint().unwrap().contains("detach"));
     let text = error.to_string();
     assert!(text.starts_with("could not import into disk `OpaqueRef:disk` at `http://127."));
     assert!(!running.pool.cancelled().await);
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_or_vanishes_is_told_apart_from_one_that_fails() {
+    for vanishes in [false, true] {
+        let running = start(move |pool: Arc<Pool>, mut request: Request| async move {
+            let task = request.query("task_id").unwrap().to_owned();
+            request.accept().await;
+            if vanishes {
+                pool.destroy(&task);
+            } else {
+                pool.cancel(&task);
+            }
+            request.closed().await;
+        })
+        .await;
+        let (_, source) = counted();
+        let import = running.client.import_disk(&Ref::from(DISK), Source::stream(source, SIZE));
+        let error = import.await.unwrap_err();
+        match &error.reason {
+            TransferFailure::Task(TaskError::Vanished { .. }) if vanishes => {}
+            TransferFailure::Task(TaskError::Cancelled { .. }) if !vanishes => {}
+            reason => panic!("{reason:?}"),
+        }
+        assert_eq!(error.reason.is_retryable(), vanishes);
+        assert!(!running.pool.cancelled().await);
+    }
+}
+
+#[tokio::test]
+async fn transfers_at_one_time_share_one_request_for_events_and_no_row_is_left() {
+    let disk = Arc::default();
+    let running = start(move |pool, request| take(pool, request, Arc::clone(&disk))).await;
+    let import =
+        || running.client.import_disk(&Ref::from(DISK), Source::bytes([1; 100])).into_future();
+    let transfers = (0..20).map(|_| tokio::spawn(import())).collect::<Vec<_>>();
+    for transfer in transfers {
+        transfer.await.unwrap().unwrap();
+    }
+    running.client.close().await.unwrap();
+    assert_eq!(running.pool.calls("task.destroy"), 20);
+    assert_eq!(running.pool.calls("task.cancel"), 0);
+    assert_eq!(running.pool.waiting(), 1);
 }
 
 #[tokio::test]
@@ -186,7 +231,9 @@ async fn a_connection_that_breaks_is_explained_by_the_task_where_it_can_be() {
         let import = running.client.import_disk(&Ref::from(DISK), Source::stream(source, SIZE));
         let error = import.patience(PATIENCE).await.unwrap_err();
         match error.reason {
-            TransferFailure::Task(said) if explained => assert_eq!(said.code(), "VDI_IO_ERROR"),
+            TransferFailure::Task(said) if explained => {
+                assert_eq!(said.code(), Some("VDI_IO_ERROR"));
+            }
             TransferFailure::Connection(_) if !explained => {}
             reason => panic!("{reason:?}"),
         }
@@ -382,6 +429,7 @@ async fn all_is_sent_where_zeros_cannot_be_left_out() {
     let import = running.client.import_disk(&Ref::from(DISK), Source::file(file).unwrap());
     assert_eq!(import.skip_zeros().await.unwrap().sent, SIZE);
     assert!(*disk.lock().unwrap() == bytes);
+    assert!(!running.pool.cancelled().await);
     assert_eq!(running.pool.calls("task.destroy"), 2);
     // This kind of storage gives out disks with what was on them before.
     running.pool.set(|facts| facts.kind = "cslg");

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -32,6 +33,9 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 type Connection = BufStream<Box<dyn Duplex>>;
+
+/// The answer to a call, or the failure.
+type Answer = Result<Value, Vec<String>>;
 
 /// A request that is no call, and the connection it came by.
 pub(crate) struct Request {
@@ -120,9 +124,27 @@ pub(crate) struct Pool {
     member: SocketAddr,
     calls: Mutex<Vec<String>>,
     requests: Mutex<Vec<String>>,
-    /// The records of tasks that were made, the first with the number 1, and how often any changed.
-    tasks: watch::Sender<(u64, Vec<Value>)>,
+    /// How many questions for events wait, and the most that did.
+    waiting: Mutex<(usize, usize)>,
+    tasks: watch::Sender<Tasks>,
     facts: Mutex<Facts>,
+}
+
+/// The tasks that were made, the first with the number 1.
+#[derive(Clone, Default)]
+struct Tasks {
+    /// Counts what happened to them.
+    clock: u64,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone)]
+struct Row {
+    record: Value,
+    came: u64,
+    changed: u64,
+    cancelled: bool,
+    destroyed: bool,
 }
 
 /// What can be asked of the pool.
@@ -198,7 +220,8 @@ where
         member: member.local_addr().unwrap(),
         calls: Mutex::default(),
         requests: Mutex::default(),
-        tasks: watch::channel((0, Vec::new())).0,
+        waiting: Mutex::default(),
+        tasks: watch::Sender::default(),
         facts: Mutex::new(Facts {
             storage: vec![1],
             kind: "nfs",
@@ -244,6 +267,11 @@ impl Pool {
         self.calls.lock().unwrap().iter().filter(|call| *call == method).count()
     }
 
+    /// The most questions for events that have waited at one time.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().unwrap().1
+    }
+
     /// The requests that were no calls, each with the number of the host.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
@@ -257,43 +285,62 @@ impl Pool {
         self.facts.lock().unwrap().clone()
     }
 
-    fn change(&self, task: &str, change: impl FnOnce(&mut Value)) {
-        let number: usize = task.strip_prefix("OpaqueRef:task").unwrap().parse().unwrap();
-        self.tasks.send_modify(|(version, tasks)| {
-            *version += 1;
-            change(&mut tasks[number - 1]);
+    fn change(&self, task: &str, change: impl FnOnce(&mut Row)) {
+        self.tasks.send_modify(|tasks| {
+            tasks.clock += 1;
+            let row = &mut tasks.rows[number(task) - 1];
+            row.changed = tasks.clock;
+            change(row);
         });
     }
 
+    fn change_if_there(&self, task: &str, change: impl FnOnce(&mut Row)) -> Answer {
+        if self.tasks.borrow().rows[number(task) - 1].destroyed {
+            return Err(vec!["HANDLE_INVALID".into(), "task".into(), task.into()]);
+        }
+        self.change(task, change);
+        Ok(json!(""))
+    }
+
     pub(crate) fn succeed(&self, task: &str, result: &str) {
-        self.change(task, |record| {
-            record["status"] = "success".into();
-            record["result"] = result.into();
+        self.change(task, |row| {
+            row.record["status"] = "success".into();
+            row.record["result"] = result.into();
         });
     }
 
     pub(crate) fn fail(&self, task: &str, failure: &[&str]) {
-        self.change(task, |record| {
-            record["status"] = "failure".into();
-            record["error_info"] = json!(failure);
+        self.change(task, |row| {
+            row.record["status"] = "failure".into();
+            row.record["error_info"] = json!(failure);
         });
     }
 
     pub(crate) fn progress(&self, task: &str, progress: f64) {
-        self.change(task, |record| record["progress"] = progress.into());
+        self.change(task, |row| row.record["progress"] = progress.into());
+    }
+
+    /// Somebody cancels the task while it runs.
+    pub(crate) fn cancel(&self, task: &str) {
+        self.change(task, |row| {
+            row.record["status"] = "cancelled".into();
+            row.record["error_info"] = json!(["TASK_CANCELLED", task]);
+        });
+    }
+
+    /// Somebody destroys the row of the task.
+    pub(crate) fn destroy(&self, task: &str) {
+        self.change(task, |row| row.destroyed = true);
     }
 
     /// Waits until all tasks that were made are destroyed, and says whether any was cancelled.
     pub(crate) async fn cancelled(&self) -> bool {
         let mut tasks = self.tasks.subscribe();
-        let (_, tasks) = &*tasks
-            .wait_for(|(_, tasks)| tasks.iter().all(|task| task["destroyed"] == true))
-            .await
-            .unwrap();
-        tasks.iter().any(|task| task["cancelled"] == true)
+        let tasks = tasks.wait_for(|tasks| tasks.rows.iter().all(|row| row.destroyed)).await;
+        tasks.unwrap().rows.iter().any(|row| row.cancelled)
     }
 
-    async fn call(&self, method: &str, params: &[Value]) -> Result<Value, Vec<String>> {
+    async fn call(&self, method: &str, params: &[Value]) -> Answer {
         let facts = self.facts();
         let text = |index: usize| params[index].as_str().unwrap_or_default();
         Ok(match method {
@@ -323,41 +370,80 @@ impl Pool {
             "console.get_record" => json!({"VM": "OpaqueRef:vm", "protocol": "rfb"}),
             "task.create" => {
                 let mut number = 0;
-                self.tasks.send_modify(|(version, tasks)| {
-                    *version += 1;
-                    tasks.push(json!({"status": "pending", "progress": 0.0}));
-                    number = tasks.len();
+                self.tasks.send_modify(|tasks| {
+                    tasks.clock += 1;
+                    let (came, changed) = (tasks.clock, tasks.clock);
+                    let record = json!({"name_label": text(1), "name_description": text(2),
+                        "status": "pending", "progress": 0.0});
+                    let row = Row { record, came, changed, cancelled: false, destroyed: false };
+                    tasks.rows.push(row);
+                    number = tasks.rows.len();
                 });
                 json!(format!("OpaqueRef:task{number}"))
             }
             "task.get_record" => {
-                let number: usize = text(1)["OpaqueRef:task".len()..].parse().unwrap();
-                self.tasks.borrow().1[number - 1].clone()
+                let row = self.tasks.borrow().rows[number(text(1)) - 1].clone();
+                if row.destroyed {
+                    return Err(vec!["HANDLE_INVALID".into(), "task".into(), text(1).into()]);
+                }
+                row.record
             }
-            "task.cancel" => {
-                self.change(text(1), |record| record["cancelled"] = true.into());
-                json!("")
+            // One that a client has made stays pending.
+            "task.cancel" => return self.change_if_there(text(1), |row| row.cancelled = true),
+            "task.destroy" => return self.change_if_there(text(1), |row| row.destroyed = true),
+            "event.from" => {
+                assert_eq!(params[1], json!(["task"]));
+                self.events(text(2), params[3].as_f64().unwrap()).await
             }
-            "task.destroy" => {
-                self.change(text(1), |record| record["destroyed"] = true.into());
-                json!("")
-            }
-            "event.from" => self.events(params[1][0].as_str().unwrap(), text(2)).await,
             _ => panic!("nobody should call {method}"),
         })
     }
 
-    async fn events(&self, class: &str, token: &str) -> Value {
-        let seen: u64 = token.parse().unwrap_or(0);
+    /// What happened since the token was given, as soon as something did, or nothing in the end.
+    async fn events(&self, token: &str, timeout: f64) -> Value {
+        let since: u64 = token.parse().unwrap_or(0);
         let mut tasks = self.tasks.subscribe();
-        let (version, tasks) =
-            tasks.wait_for(|(version, _)| *version > seen).await.unwrap().clone();
-        let reference = class.strip_prefix("task/").unwrap();
-        let number: usize = reference["OpaqueRef:task".len()..].parse().unwrap();
-        let event = json!({"class": "task", "operation": "mod", "ref": reference, "id": "1",
-            "timestamp": "0.0", "snapshot": tasks[number - 1]});
-        json!({"events": [event], "valid_ref_counts": {}, "token": version.to_string()})
+        let news = tasks.wait_for(|tasks| tasks.rows.iter().any(|row| row.is_news(since)));
+        {
+            let mut waiting = self.waiting.lock().unwrap();
+            waiting.0 += 1;
+            waiting.1 = waiting.1.max(waiting.0);
+        }
+        let news = tokio::time::timeout(Duration::from_secs_f64(timeout), news).await;
+        self.waiting.lock().unwrap().0 -= 1;
+        let tasks = news.map_or_else(|_| self.tasks.borrow().clone(), |news| news.unwrap().clone());
+        let rows = tasks.rows.iter().zip(1..).filter(|(row, _)| row.is_news(since));
+        let events: Vec<_> = rows.map(|(row, number)| row.event(number, since)).collect();
+        let count = tasks.rows.iter().filter(|row| !row.destroyed).count();
+        let counts = json!({ "task": count });
+        json!({"events": events, "valid_ref_counts": counts, "token": tasks.clock.to_string()})
     }
+}
+
+impl Row {
+    /// Whether there is something to tell to who knows all until then.
+    fn is_news(&self, since: u64) -> bool {
+        self.changed > since && !(self.destroyed && self.came > since)
+    }
+
+    fn event(&self, number: usize, since: u64) -> Value {
+        let mut event = json!({"class": "task", "ref": format!("OpaqueRef:task{number}"),
+            "id": self.changed.to_string(), "timestamp": "0.0"});
+        event["operation"] = match (self.destroyed, self.came > since) {
+            (true, _) => "del",
+            (false, true) => "add",
+            (false, false) => "mod",
+        }
+        .into();
+        if !self.destroyed {
+            event["snapshot"] = self.record.clone();
+        }
+        event
+    }
+}
+
+fn number(task: &str) -> usize {
+    task.strip_prefix("OpaqueRef:task").unwrap().parse().unwrap()
 }
 
 async fn accept<F>(
