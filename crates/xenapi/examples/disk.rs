@@ -38,6 +38,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
         [direction, address, uuid, path, pin] => (direction, address, uuid, path, Some(pin)),
         _ => return Err("usage: disk export|import https://HOST UUID FILE [FINGERPRINT]".into()),
     };
+    if !["export", "import"].contains(&direction.as_str()) {
+        return Err(format!("`{direction}` is neither `export` nor `import`").into());
+    }
     let password =
         env::var("XENAPI_PASSWORD").map_err(|_| "set XENAPI_PASSWORD to the password")?;
     let user = env::var("XENAPI_USER").unwrap_or_else(|_| "root".into());
@@ -51,19 +54,17 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let vhd = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("vhd"));
     let format = if vhd { Format::Vhd } else { Format::Raw };
     let started = Instant::now();
-    let moved = match direction.as_str() {
-        "import" => {
-            let import = client.import_disk(&disk, Source::file(File::open(path)?)?).format(format);
-            let import = import.skip_zeros().on_progress(meter());
-            let imported = import.await?;
-            format!("{} bytes, {} of them sent", imported.length, imported.sent)
-        }
-        "export" => {
-            let export = client.export_disk(&disk).format(format).on_progress(meter()).await?;
-            let saved = export.save(File::create(path)?).await?;
-            format!("{} bytes, {} of them written", saved.length, saved.written)
-        }
-        other => return Err(format!("`{other}` is neither `export` nor `import`").into()),
+    let moved = if direction == "import" {
+        let file = File::open(path).map_err(|error| format!("could not open `{path}`: {error}"))?;
+        let import = client.import_disk(&disk, Source::file(file)?).format(format);
+        let imported = import.skip_zeros().on_progress(meter()).await?;
+        format!("{} bytes for a source of {}", imported.sent, imported.length)
+    } else {
+        let export = client.export_disk(&disk).format(format).on_progress(meter()).await?;
+        let file = File::create(path);
+        let file = file.map_err(|error| format!("could not create `{path}`: {error}"))?;
+        let saved = export.save(file).await?;
+        format!("{} bytes, {} of them written", saved.length, saved.written)
     };
     client.close().await?;
     eprintln!("{moved}, in {:.1?}", started.elapsed());
@@ -99,7 +100,7 @@ fn explain(error: &(dyn Error + 'static)) -> String {
     }
     let hint = match (error.downcast_ref::<TransferError>(), error.downcast_ref::<xenapi::Error>())
     {
-        (Some(error), _) => error.reason.hint(),
+        (Some(error), _) => error.hint(),
         (None, Some(error)) => error.hint(),
         (None, None) => None,
     };

@@ -25,6 +25,9 @@ async fn main() -> ExitCode {
                 eprintln!("  caused by: {reason}");
                 cause = reason.source();
             }
+            if let Some(hint) = error.downcast_ref().and_then(xenapi::Error::hint) {
+                eprintln!("  hint: {hint}");
+            }
             ExitCode::FAILURE
         }
     }

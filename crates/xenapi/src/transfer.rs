@@ -93,6 +93,18 @@ pub struct TransferError {
     pub reason: TransferFailure,
 }
 
+impl TransferError {
+    /// What the reader can do about it, where something general can be said.
+    pub fn hint(&self) -> Option<String> {
+        self.reason.hint()
+    }
+
+    /// Whether the same transfer can succeed later without anything being changed for it.
+    pub fn is_retryable(&self) -> bool {
+        self.reason.is_retryable()
+    }
+}
+
 /// An error from before a host was chosen.
 pub(crate) fn unstarted(
     direction: Direction,
