@@ -62,7 +62,8 @@ impl Client {
 
     /// Logs out and refuses all later calls. A session that was given to the client goes on.
     ///
-    /// Closing a closed client does nothing. When logging out fails the client is closed all the same.
+    /// It waits up to five seconds for the rows of tasks and transfers that are over to be destroyed. Closing a
+    /// closed client does nothing. When logging out fails the client is closed all the same.
     pub async fn close(&self) -> Result<(), Error> {
         self.shared.tasks.clean().await;
         self.shared.close().await

@@ -23,8 +23,9 @@
 //! - [`Ref`] refers to an object of one class, and each class has its `Record`: [`vm::Record`].
 //! - [`Client::watch`] tells what happens in a pool, and a [`Mirror`] is a copy of it that stays current.
 //! - [`Error`] says what went wrong where, and [`Failure`] what the server said.
-//! - [`disk`] and [`image`] move disks and whole VMs as streams, [`metrics`] has what hosts measured, and
-//!   [`Client::open_console`] gives the bytes of a console.
+//! - [`disk`] and [`image`] move disks and whole VMs as streams, and a [`TransferError`] says how far one came;
+//!   [`metrics`] has what hosts measured, and [`Client::open_console`] gives the bytes of a console.
+//! - An error has a `hint`, which says what to do next. Its message does not repeat its `source`: show both.
 //! - [`wire`] has requests and answers as plain values, without any I/O.
 //!
 //! Without the feature `full` there are the classes that virtual machines, storage, networks, hosts

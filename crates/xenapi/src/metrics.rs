@@ -233,6 +233,24 @@ fn at(host: Option<&Endpoint>) -> String {
     host.map_or_else(String::new, |host| format!(" from `{host}`"))
 }
 
+impl MetricsError {
+    /// What the reader can do about it, where something general can be said.
+    pub fn hint(&self) -> Option<String> {
+        match &self.reason {
+            MetricsFailure::Transfer(failure) => failure.hint(),
+            MetricsFailure::Invalid(_) => None,
+        }
+    }
+
+    /// Whether asking again later can succeed without anything being changed for it.
+    pub fn is_retryable(&self) -> bool {
+        match &self.reason {
+            MetricsFailure::Transfer(failure) => failure.is_retryable(),
+            MetricsFailure::Invalid(_) => false,
+        }
+    }
+}
+
 /// What went wrong in getting metrics.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
