@@ -50,7 +50,7 @@ enum Family {
     Throughput,
     /// What idle VMs cost
     Memory,
-    /// 10,000 VMs at once (only when named: see `measure_many`)
+    /// 10,000 VMs at once (only when named: they take many of the machine's processes)
     Many,
     /// How fast Lua itself runs
     Speed,

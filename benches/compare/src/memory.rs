@@ -86,9 +86,7 @@ fn of_interpreters() -> Result<f64> {
 
 /// Makes 10,000 VMs, looks at what they cost while idle, and ends them.
 ///
-/// Never run by default. Ending thousands of processes at once, each with a system-call filter of its
-/// own, has stopped a Linux 6.18 from making any further filter until it was rebooted: the kernel
-/// frees filters on a queue of 1,024 places, and one of those that free waits for another place.
+/// Not run by default: it takes a third of the processes that a machine usually allows.
 pub(crate) fn measure_many(effort: Effort, report: &mut Report) -> Result<()> {
     let wanted = effort.of(10_000);
     let (files, processes) = (system::raise_open_files()?, system::most_processes());

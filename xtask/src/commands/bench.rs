@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use crate::program::{cargo, run};
 use crate::steps::{Outcome, Steps};
 
-/// Runs the benchmarks, then the comparison with other ways to run Lua
+/// Runs the benchmarks, then the comparisons with other ways to run Lua and to speak to a pool
 #[derive(Args)]
 pub(crate) struct Bench {
     /// Run only this step (may be repeated)
@@ -20,6 +20,8 @@ enum Step {
     Benches,
     /// The comparison in benches/compare
     Compare,
+    /// The comparison in benches/pool
+    Pool,
 }
 
 impl Bench {
@@ -32,6 +34,11 @@ impl Bench {
         steps.run(&Step::Compare, "the comparison with other ways to run Lua", || {
             run(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
             run(&mut cargo(&["run", "--release", "--package", "compare"]))?;
+            Ok(Outcome::Passed)
+        });
+        steps.run(&Step::Pool, "the comparison with other clients of the Xen API", || {
+            run(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
+            run(&mut cargo(&["run", "--release", "--package", "compare-pool"]))?;
             Ok(Outcome::Passed)
         });
         steps.finish()
