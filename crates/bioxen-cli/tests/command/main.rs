@@ -9,6 +9,7 @@ mod eval;
 mod examples;
 mod json;
 mod pages;
+mod pool;
 mod refused;
 mod repl;
 mod run;
