@@ -89,18 +89,7 @@ impl Backend for BasicBackend {
             let order = order(spec, program.as_ref().map(|(path, _)| path.as_path()))?;
             (self.shared.make_worker(order.clone(), spec.name.as_str()).await?, order)
         };
-        let lacking = worker.isolation.lacking(&spec.required_isolation);
-        if !lacking.is_empty() {
-            let reason = |mechanism| {
-                let reason =
-                    worker.isolation.missing.get(mechanism).map_or("unknown", |r| r.as_str());
-                format!("{mechanism} is missing ({reason})")
-            };
-            return Err(StartError::Isolation {
-                vm: spec.name.to_string(),
-                missing: lacking.iter().map(reason).collect::<Vec<_>>().join("; "),
-            });
-        }
+        worker.isolation.meets(spec)?;
         let platform = match worker.hello.platform.as_str() {
             "unknown" => format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             known => known.to_owned(),

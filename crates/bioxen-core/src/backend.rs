@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use crate::protocol::Hello;
 use crate::protocol::zygote::Exit;
-use crate::{Grants, InterpreterFacts, Isolation, VmSpec, VmType};
+use crate::{Grants, InterpreterFacts, Isolation, Mechanism, VmSpec, VmType};
 
 /// A kind of place in which VMs live. Implemented by `bioxen_basic::BasicBackend`.
 #[async_trait]
@@ -140,6 +140,24 @@ pub enum StartError {
     /// This kind of VM does not work on this operating system.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl Isolation {
+    /// Checks that all that a spec demands was reached.
+    pub fn meets(&self, spec: &VmSpec) -> Result<(), StartError> {
+        let lacking = self.lacking(&spec.required_isolation);
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let reason = |mechanism: &Mechanism| {
+            let reason = self.missing.get(mechanism).map_or("unknown", |reason| reason.as_str());
+            format!("{mechanism} is missing ({reason})")
+        };
+        Err(StartError::Isolation {
+            vm: spec.name.to_string(),
+            missing: lacking.iter().map(reason).collect::<Vec<_>>().join("; "),
+        })
+    }
 }
 
 impl StartError {

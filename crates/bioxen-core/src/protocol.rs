@@ -20,6 +20,7 @@
 //! One evaluation at a time; the controller queues. A frame that makes no sense ends the connection.
 
 mod frame;
+pub mod standalone;
 pub mod zygote;
 
 use std::borrow::Cow;
