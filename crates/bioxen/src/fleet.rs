@@ -30,7 +30,7 @@ pub struct Fleet {
 
 pub(crate) struct FleetInner {
     vms: Mutex<BTreeMap<VmName, Slot>>,
-    basic: Arc<dyn Backend>,
+    backends: BTreeMap<VmType, Arc<dyn Backend>>,
     events: EventSender,
     permits: Option<Arc<Semaphore>>,
     watchdog: Watchdog,
@@ -43,11 +43,23 @@ enum Slot {
 }
 
 /// Settings of a fleet.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FleetBuilder {
     worker_program: WorkerProgram,
     standby: usize,
     most_running: Option<usize>,
+    backends: BTreeMap<VmType, Arc<dyn Backend>>,
+}
+
+impl std::fmt::Debug for FleetBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FleetBuilder")
+            .field("worker_program", &self.worker_program)
+            .field("standby", &self.standby)
+            .field("most_running", &self.most_running)
+            .field("backends", &self.backends.keys())
+            .finish()
+    }
 }
 
 impl FleetBuilder {
@@ -75,11 +87,22 @@ impl FleetBuilder {
         self
     }
 
+    /// Adds a place where VMs of another type live; for a type that is there already, in place of it.
+    #[must_use]
+    pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backends.insert(backend.vm_type(), backend);
+        self
+    }
+
     /// The fleet. Starts nothing.
     pub fn build(self) -> Fleet {
+        let mut backends = self.backends;
+        backends
+            .entry(VmType::Basic)
+            .or_insert_with(|| Arc::new(BasicBackend::new(self.worker_program, self.standby)));
         let inner = FleetInner {
             vms: Mutex::default(),
-            basic: Arc::new(BasicBackend::new(self.worker_program, self.standby)),
+            backends,
             events: EventSender::new(),
             watchdog: Watchdog::default(),
             permits: self.most_running.map(|most| Arc::new(Semaphore::new(most.max(1)))),
@@ -176,17 +199,23 @@ impl Fleet {
 
     /// Settings for a fleet.
     pub fn builder() -> FleetBuilder {
-        FleetBuilder { worker_program: WorkerProgram::Find, standby: 4, most_running: None }
+        FleetBuilder {
+            worker_program: WorkerProgram::Find,
+            standby: 4,
+            most_running: None,
+            backends: BTreeMap::new(),
+        }
     }
 
     /// Creates a VM and starts it. It is there as a whole, under its name, or not at all.
     pub async fn create(&self, spec: VmSpec) -> Result<Vm, CreateError> {
-        let built_in = [self.inner.basic.vm_type()];
-        if !built_in.contains(&spec.vm_type) {
+        let backends = &self.inner.backends;
+        if !backends.contains_key(&spec.vm_type) {
+            let known: Vec<_> = backends.keys().map(|vm_type| vm_type.name()).collect();
             return Err(CreateError::NotBuiltIn {
                 vm: spec.name,
                 vm_type: spec.vm_type,
-                known: built_in.map(VmType::name).join(", "),
+                known: known.join(", "),
             });
         }
         let mut reserved = self.reserve(&spec.name)?;
@@ -311,7 +340,10 @@ impl Fleet {
                 vm.inner.remove();
             }
         }
-        let outcome = self.inner.basic.shutdown().await;
+        let mut outcome = Ok(());
+        for backend in self.inner.backends.values() {
+            outcome = outcome.and(backend.shutdown().await);
+        }
         drop(vms);
         outcome
     }
@@ -328,11 +360,9 @@ impl FleetInner {
         self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn backend(&self, vm_type: VmType) -> Arc<dyn Backend> {
-        match vm_type {
-            // `create` lets no other type through.
-            VmType::Basic | VmType::Xcpng => Arc::clone(&self.basic),
-        }
+    /// Where VMs of a type live; there is such a place for each VM that was made.
+    pub(crate) fn backend(&self, vm_type: VmType) -> Option<Arc<dyn Backend>> {
+        self.backends.get(&vm_type).map(Arc::clone)
     }
 
     pub(crate) fn watchdog(&self) -> Watchdog {

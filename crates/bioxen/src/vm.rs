@@ -323,8 +323,12 @@ impl VmInner {
         }
         // Whichever way this is left, the VM does not stay in `Starting`.
         let mut attempt = Attempt { vm: self, done: false };
-        let started = fleet
-            .backend(self.spec.vm_type)
+        let vm_type = self.spec.vm_type;
+        let backend = fleet.backend(vm_type).ok_or_else(|| StartVmError::Start {
+            vm: vm(),
+            source: StartError::Unsupported(format!("VMs of type `{vm_type}` are not built in")),
+        })?;
+        let started = backend
             .start(&self.spec)
             .await
             .map_err(|source| StartVmError::Start { vm: vm(), source })?;
