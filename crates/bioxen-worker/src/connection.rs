@@ -1,8 +1,8 @@
 //! The worker's end of the protocol: whole messages in and out, blocking.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 
 use bioxen_core::protocol::{Decoder, LARGEST_REQUEST, Reply, encode_into};
 use bytes::Bytes;
@@ -17,7 +17,9 @@ const READ_AT_LEAST: usize = 512;
 const READ_AT_MOST: usize = 4 << 20;
 
 pub(crate) struct Connection {
-    stream: UnixStream,
+    reader: File,
+    /// Where it is not the same as the reader: two pipes.
+    writer: Option<File>,
     decoder: Decoder,
     outgoing: Vec<u8>,
 }
@@ -33,20 +35,36 @@ pub(crate) enum Received {
 }
 
 impl Connection {
+    /// A connection over a socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self::over(socket, None)
+    }
+
+    /// A connection that reads from one end and writes to another: two pipes, or twice a socket.
+    pub(crate) fn of_two_ends(reader: OwnedFd, writer: OwnedFd) -> Self {
+        Self::over(reader, Some(writer))
+    }
+
+    fn over(reader: OwnedFd, writer: Option<OwnedFd>) -> Self {
         Self {
-            stream: UnixStream::from(socket),
+            reader: reader.into(),
+            writer: writer.map(File::from),
             decoder: Decoder::new(LARGEST_REQUEST),
             outgoing: Vec::new(),
         }
     }
 
-    pub(crate) fn raw_fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+    /// The descriptor on which the controller's messages arrive.
+    pub(crate) fn raw_reader(&self) -> RawFd {
+        self.reader.as_raw_fd()
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    pub(crate) fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    pub(crate) fn writer(&self) -> BorrowedFd<'_> {
+        self.writer.as_ref().unwrap_or(&self.reader).as_fd()
     }
 
     /// Whether bytes that have not been looked at are here already.
@@ -72,7 +90,7 @@ impl Connection {
             if let Some(payload) = self.decoder.next_payload().map_err(io::Error::other)? {
                 return Ok(Received::Payload(payload));
             }
-            let mut sources = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+            let mut sources = [PollFd::new(self.reader.as_fd(), PollFlags::POLLIN)];
             // Unlike `read`, `poll` is not restarted after a signal.
             let waited = poll(&mut sources, PollTimeout::NONE);
             if interrupt::pending().is_some() {
@@ -92,7 +110,7 @@ impl Connection {
         // A large message is on its way: read in larger pieces.
         space.resize(start + start.clamp(READ_AT_LEAST, READ_AT_MOST), 0);
         let outcome = loop {
-            match self.stream.read(&mut space[start..]) {
+            match self.reader.read(&mut space[start..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
             }
@@ -101,12 +119,22 @@ impl Connection {
         outcome
     }
 
+    /// What is read from, for who reads other things than messages.
+    pub(crate) fn file(&self) -> &File {
+        &self.reader
+    }
+
+    /// Sends bytes that are whole frames.
+    pub(crate) fn write_all(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.writer.as_mut().unwrap_or(&mut self.reader).write_all(frames)
+    }
+
     /// Sends messages as one write.
     pub(crate) fn send(&mut self, replies: &[Reply]) -> io::Result<()> {
         self.outgoing.clear();
         for reply in replies {
             encode_into(&mut self.outgoing, reply);
         }
-        self.stream.write_all(&self.outgoing)
+        self.writer.as_mut().unwrap_or(&mut self.reader).write_all(&self.outgoing)
     }
 }

@@ -12,6 +12,8 @@
 //!        └──50 ms, still running──▶ _exit with a code that says why (the Lua state is lost)
 //! ```
 //!
+//! Where the descriptor on which messages arrive raises no signal, it is looked at every 10 ms instead.
+//!
 //! A hook before every instruction cannot be swallowed by `pcall`. It is not heard by finalisers,
 //! message handlers and loops inside C functions; those end with the process.
 #![expect(unsafe_code, reason = "signal handlers and Lua hooks are called by C")]
@@ -32,6 +34,8 @@ use crate::console;
 const FIRST_LOOK: u64 = 2_000_000;
 /// How long written output may wait for more before it is sent.
 const OUTPUT_PATIENCE: u64 = 5_000_000;
+/// How often to look for a message that nothing announces.
+const PACE: u64 = 10_000_000;
 /// How long Lua may take to hear a request to stop.
 const GRACE: u64 = 50_000_000;
 
@@ -93,12 +97,14 @@ static TIMER_DUE: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static WAITING_FOR_INPUT: AtomicBool = AtomicBool::new(false);
 static LISTENING: AtomicBool = AtomicBool::new(false);
+/// Whether messages come unannounced.
+static UNANNOUNCED: AtomicBool = AtomicBool::new(false);
 static REASON: AtomicU8 = AtomicU8::new(0);
 static GRACE_ENDS: AtomicU64 = AtomicU64::new(u64::MAX);
 static DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 static CPU_DEADLINE: AtomicU64 = AtomicU64::new(u64::MAX);
 static OUTPUT_DUE: AtomicU64 = AtomicU64::new(u64::MAX);
-static SOCKET: AtomicI32 = AtomicI32::new(-1);
+static READER: AtomicI32 = AtomicI32::new(-1);
 static RUNNING_STATES: AtomicPtr<RunningState> = AtomicPtr::new(ptr::null_mut());
 
 /// A Lua state (the main one or a coroutine) that is on the way to the instruction being executed.
@@ -144,9 +150,9 @@ pub(crate) fn is_running() -> bool {
     RUNNING.load(Ordering::Relaxed)
 }
 
-/// Installs the signal handlers. `socket` is where the controller's messages arrive.
-pub(crate) fn install(socket: RawFd) -> io::Result<()> {
-    SOCKET.store(socket, Ordering::Relaxed);
+/// Installs the signal handlers. `reader` is where the controller's messages arrive.
+pub(crate) fn install(reader: RawFd) -> io::Result<()> {
+    READER.store(reader, Ordering::Relaxed);
     for signal in [libc::SIGALRM, libc::SIGIO] {
         // SAFETY: `action` is fully initialised, and the handler only does what is allowed in one.
         unsafe {
@@ -164,10 +170,9 @@ pub(crate) fn install(socket: RawFd) -> io::Result<()> {
     // SAFETY: the handler does nothing.
     unsafe { libc::signal(libc::SIGTERM, ignore as extern "C" fn(libc::c_int) as usize) };
     // SAFETY: takes an integer.
-    match unsafe { libc::fcntl(socket, libc::F_SETOWN, std::process::id().cast_signed()) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    let owned = unsafe { libc::fcntl(reader, libc::F_SETOWN, std::process::id().cast_signed()) };
+    UNANNOUNCED.store(owned == -1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Starts to watch an evaluation. `cpu_now` is the processor time that the process has used.
@@ -292,10 +297,17 @@ fn arm_for_next(now: u64) {
         .min(DEADLINE.load(Ordering::Relaxed))
         .min(OUTPUT_DUE.load(Ordering::Relaxed))
         // One thread cannot use processor time faster than time passes.
-        .min(now.saturating_add(cpu_left));
+        .min(now.saturating_add(cpu_left))
+        .min(next_look_for_messages(now));
     if next != u64::MAX {
         arm(next.saturating_sub(now));
     }
+}
+
+/// When to look for a message; the end of time where one announces itself.
+fn next_look_for_messages(now: u64) -> u64 {
+    let must_look = LISTENING.load(Ordering::Relaxed) && UNANNOUNCED.load(Ordering::Relaxed);
+    if must_look { now.saturating_add(PACE) } else { u64::MAX }
 }
 
 fn arm(nanoseconds: u64) {
@@ -314,14 +326,21 @@ fn arm(nanoseconds: u64) {
 
 /// Lets a message from the controller raise SIGIO, or not.
 fn listen(on: bool) {
+    let reader = READER.load(Ordering::Relaxed);
     let flags = if on { libc::O_ASYNC } else { 0 };
-    // SAFETY: takes an integer; the socket has no other flags.
-    unsafe { libc::fcntl(SOCKET.load(Ordering::Relaxed), libc::F_SETFL, flags) };
+    // SAFETY: takes an integer; the descriptor has no other flags.
+    let set = unsafe { libc::fcntl(reader, libc::F_SETFL, flags) };
+    if on && !UNANNOUNCED.load(Ordering::Relaxed) {
+        // The kernel takes the flag for any descriptor, and shows it on those that know what it means.
+        // SAFETY: takes nothing.
+        let kept = unsafe { libc::fcntl(reader, libc::F_GETFL) };
+        UNANNOUNCED.store(set == -1 || kept & libc::O_ASYNC == 0, Ordering::Relaxed);
+    }
 }
 
 /// Whether the controller has sent something, or is gone.
 fn message_is_there() -> bool {
-    let fd = SOCKET.load(Ordering::Relaxed);
+    let fd = READER.load(Ordering::Relaxed);
     let mut source = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid entry is passed, and its count.
     unsafe { libc::poll(&raw mut source, 1, 0) == 1 }

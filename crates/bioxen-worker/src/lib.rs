@@ -14,6 +14,9 @@
 //!     └──────Forked, Ended──────────┘◀───────────reaped───────────────┘
 //! ```
 //!
+//! Where there is no zygote, in a guest, `bioxen-worker serve` is a worker by itself, which speaks to its
+//! controller over standard input and output; see `standalone`.
+//!
 //! A worker ends when its socket closes, when its controller is gone, however that went (see
 //! `lifeline`), and by its own hand when code runs on after its limit (see `interrupt`).
 
@@ -34,6 +37,10 @@ mod sandbox;
 #[cfg(target_os = "linux")]
 mod serve;
 #[cfg(target_os = "linux")]
+mod standalone;
+#[cfg(target_os = "linux")]
+mod worker;
+#[cfg(target_os = "linux")]
 mod zygote;
 
 use std::path::Path;
@@ -42,9 +49,12 @@ use std::process::ExitCode;
 /// The name under which a program is started to be a worker.
 pub const PROGRAM_NAME: &str = "bioxen-worker";
 
-/// The second argument of a zygote that is to apply no system-call filter, because this kernel was
+/// The second argument of a zygote, or of a worker that runs by itself, that is to apply no system-call filter, because this kernel was
 /// seen to hang when it should.
 pub const UNFILTERED: &str = "unfiltered";
+
+/// The argument of a worker that runs by itself, for one VM.
+pub const SERVE: &str = "serve";
 
 /// The version of the built-in Lua.
 #[cfg(target_os = "linux")]
@@ -91,7 +101,9 @@ enum Outcome {
 
 #[cfg(target_os = "linux")]
 fn run() -> Outcome {
-    match zygote::main() {
+    let lives_alone = std::env::args_os().nth(1).is_some_and(|argument| argument == SERVE);
+    let lived = if lives_alone { standalone::main() } else { zygote::main() };
+    match lived {
         Ok(()) => Outcome::Done,
         Err(reason) => {
             eprintln!("{PROGRAM_NAME}: {reason}");

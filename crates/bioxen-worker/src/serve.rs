@@ -17,7 +17,7 @@ use crate::console;
 use crate::interrupt::{self, Reason};
 use crate::lua::{self, Memory, Outcome, State};
 
-/// What the zygote prepares once, for all workers that it forks.
+/// What the built-in interpreter takes. A zygote prepares it once, for all workers that it forks.
 pub(crate) struct Prepared {
     memory: &'static Memory,
     state: State,
@@ -56,7 +56,7 @@ pub(crate) fn serve(
     home: Option<PathBuf>,
 ) -> io::Result<()> {
     prepared.state.reseed();
-    interrupt::install(connection.raw_fd())?;
+    interrupt::install(connection.raw_reader())?;
     console::take_connection(connection);
     let hello = Hello {
         protocol: VERSION,

@@ -101,7 +101,7 @@ fn take_connection() -> io::Result<Control> {
 
 /// Removes the variables that were for this program and its dynamic linker. Workers, and the programs
 /// that they start, have those of their VM.
-fn forget_environment() {
+pub(crate) fn forget_environment() {
     let names: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
     for name in names {
         // SAFETY: this process has one thread, and no pointer into the environment is kept.
@@ -122,7 +122,7 @@ fn close_all_but_standard_streams() -> io::Result<()> {
 }
 
 /// Enters namespaces of its own, which all workers share: it costs once what would cost each.
-fn enter_namespaces(isolated: bool, isolation: &mut Isolation) {
+pub(crate) fn enter_namespaces(isolated: bool, isolation: &mut Isolation) {
     let wanted = [
         (Mechanism::IpcNamespace, CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS),
         (Mechanism::NetworkNamespace, CloneFlags::CLONE_NEWNET),
@@ -191,7 +191,7 @@ impl Keeper {
 }
 
 /// Kills all children of this process and what is in their groups, where the kernel can list them.
-fn kill_children() {
+pub(crate) fn kill_children() {
     let own = getpid();
     let listed = std::fs::read_to_string(format!("/proc/self/task/{own}/children"));
     let listed = listed.unwrap_or_default();
@@ -210,7 +210,7 @@ fn is_worker(process: Pid) -> bool {
 }
 
 /// Waits for a child to end, without reaping it; `None` when there are no children.
-fn next_ended() -> io::Result<Option<Pid>> {
+pub(crate) fn next_ended() -> io::Result<Option<Pid>> {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     loop {
         match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
@@ -223,7 +223,7 @@ fn next_ended() -> io::Result<Option<Pid>> {
 }
 
 /// Reaps a child that has ended.
-fn take_exit(process: Pid) -> io::Result<Exit> {
+pub(crate) fn take_exit(process: Pid) -> io::Result<Exit> {
     let mut status = 0;
     // SAFETY: both places are ours to write to.
     let (reaped, usage) = unsafe {

@@ -6,23 +6,19 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
 
 use bioxen_core::Isolation;
-use bioxen_core::protocol::Reply;
-use bioxen_core::protocol::zygote::{Answer, Kind, LARGEST_DATAGRAM, Order, exit_code};
+use bioxen_core::protocol::zygote::{Answer, Kind, LARGEST_DATAGRAM, Order};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::unistd::{Pid, dup2_stdin, dup2_stdout, getppid};
+use nix::unistd::{Pid, getppid};
 
 use super::Control;
 use crate::connection::Connection;
 use crate::gate::{self, Forked};
-use crate::serve::{self, Prepared};
-use crate::{console, lifeline, lua, sandbox};
+use crate::serve::Prepared;
+use crate::{sandbox, worker};
 
 pub(super) struct Forker {
     /// `None` in a worker.
@@ -136,66 +132,9 @@ impl Forker {
         // process holds this one, the controller cannot notice that the zygote is gone.
         drop(self.control.take());
         let mut connection = Connection::new(ends.connection);
-        let held_in = grouped.and_then(|()| self.hold_in(order, &connection, ends.lifeline));
-        let isolation = match held_in {
-            Ok(isolation) => isolation,
-            Err(error) => return refuse(&mut connection, &error.to_string()),
-        };
-        if let Some(program) = &order.program {
-            let error = become_program(program, order, isolation, &mut connection);
-            let reason = format!("{} cannot be run: {error}", program.display());
-            return refuse(&mut connection, &reason);
+        if let Err(error) = grouped {
+            return worker::refuse(&mut connection, &error.to_string());
         }
-        if !Kind::of(order).spawn {
-            lua::stay_alone();
-        }
-        let Some(prepared) = self.prepared.take() else { return 1 };
-        match serve::serve(connection, prepared, isolation, order.working_directory.clone()) {
-            Ok(()) => 0,
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => exit_code::MEMORY,
-            Err(_) => 1,
-        }
+        worker::live(order, connection, self.prepared.take(), &self.isolation, ends.lifeline)
     }
-
-    /// Holds the child in, and says how far.
-    fn hold_in(
-        &self,
-        order: &Order,
-        connection: &Connection,
-        lifeline: Option<OwnedFd>,
-    ) -> io::Result<Isolation> {
-        if let Some(lifeline) = lifeline {
-            let survives_exec = order.program.is_some();
-            lifeline::attach(lifeline, survives_exec)?;
-        }
-        if order.program.is_some() {
-            // The connection becomes the program's standard input and output.
-            dup2_stdin(connection.as_fd())?;
-            dup2_stdout(connection.as_fd())?;
-        } else if Kind::of(order).spawn {
-            console::collect_errors_of_programs()?;
-        }
-        Ok(sandbox::enter(order, &self.isolation))
-    }
-}
-
-/// Becomes an interpreter that is a program of its own. Returns only when that fails.
-fn become_program(
-    program: &Path,
-    order: &Order,
-    isolation: Isolation,
-    connection: &mut Connection,
-) -> io::Error {
-    if let Err(error) = connection.send(&[Reply::Sandboxed(isolation)]) {
-        return error;
-    }
-    let mut command = Command::new(program);
-    command.arg("-e").arg(crate::shim_bootstrap()).env_clear().envs(&order.environment);
-    command.exec()
-}
-
-fn refuse(connection: &mut Connection, reason: &str) -> i32 {
-    // When this fails the controller is gone, and the worker is about to be.
-    let _ = connection.send(&[Reply::Fatal(reason.into())]);
-    1
 }
