@@ -105,11 +105,24 @@ impl Subject {
     ///
     /// When [`TRAITS`] has no row `kind`.
     pub fn new(kind: &str, spec: impl Fn(&str) -> VmSpec + Send + Sync + 'static) -> Self {
+        Self::in_fleet(fleet(), kind, spec)
+    }
+
+    /// As [`new`](Self::new), its VMs being made in a fleet of the caller's.
+    ///
+    /// # Panics
+    ///
+    /// When [`TRAITS`] has no row `kind`.
+    pub fn in_fleet(
+        fleet: Fleet,
+        kind: &str,
+        spec: impl Fn(&str) -> VmSpec + Send + Sync + 'static,
+    ) -> Self {
         let (_, traits) = TRAITS
             .into_iter()
             .find(|(name, _)| *name == kind)
             .unwrap_or_else(|| panic!("no traits are known of `{kind}`"));
-        Self { fleet: fleet(), traits, spec: Box::new(spec), made: AtomicUsize::new(0) }
+        Self { fleet, traits, spec: Box::new(spec), made: AtomicUsize::new(0) }
     }
 
     /// The order for another VM of this subject.
@@ -151,13 +164,24 @@ impl Subject {
 
 /// The built-in interpreter.
 pub fn embedded() -> Option<Subject> {
-    Some(Subject::new("embedded", named))
+    embedded_in(fleet())
+}
+
+/// The built-in interpreter, in a fleet of the caller's.
+pub fn embedded_in(fleet: Fleet) -> Option<Subject> {
+    Some(Subject::in_fleet(fleet, "embedded", named))
 }
 
 /// An interpreter that is a program of its own, if this machine has it.
 pub fn program(name: &'static str) -> Option<Subject> {
+    program_in(fleet(), name)
+}
+
+/// As [`program`], in a fleet of the caller's.
+pub fn program_in(fleet: Fleet, name: &'static str) -> Option<Subject> {
     let path: PathBuf = interpreter(name)?.program?;
-    Some(Subject::new(name, move |vm| named(vm).interpreter(Interpreter::Program(path.clone()))))
+    let spec = move |vm: &str| named(vm).interpreter(Interpreter::Program(path.clone()));
+    Some(Subject::in_fleet(fleet, name, spec))
 }
 
 /// An order with every setting at its default.

@@ -29,6 +29,34 @@ fn find_or_build() -> PathBuf {
     program
 }
 
+/// The worker that is put into guests, built static from what is checked out, beside this profile's
+/// directory. `BIOXEN_GUEST_WORKER` names another.
+///
+/// # Panics
+///
+/// When it cannot be built.
+pub fn guest_worker_program() -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(find_or_build_for_guests).clone()
+}
+
+fn find_or_build_for_guests() -> PathBuf {
+    if let Some(named) = env::var_os("BIOXEN_GUEST_WORKER") {
+        return named.into();
+    }
+    let target = &format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let directory = profile_directory().with_file_name("guest-test");
+    let program = directory.join(target).join("debug/bioxen-guest-worker");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.args(["build", "--quiet", "--package", "bioxen-worker", "--bin", "bioxen-guest-worker"]);
+    command.args(["--target", target, "--target-dir"]).arg(&directory);
+    let status = command.status().expect("cargo can be run");
+    assert!(status.success(), "building the worker for guests failed: {command:?}");
+    program
+}
+
 /// `target/debug` for a test in `target/debug/deps`.
 fn profile_directory() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own program");
