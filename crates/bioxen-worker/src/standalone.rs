@@ -89,17 +89,14 @@ pub(crate) fn main() -> io::Result<()> {
 fn take_connection() -> io::Result<Connection> {
     close_all_but_standard_streams()?;
     let (reader, writer) = (take(&io::stdin())?, take(&io::stdout())?);
-    match OpenOptions::new().read(true).write(true).open("/dev/null") {
-        Ok(null) => {
-            dup2_stdin(&null)?;
-            dup2_stdout(&null)?;
-        }
-        Err(_) => {
-            // An empty root directory: then there are no programs either that could use them.
-            let (end, start) = pipe()?;
-            dup2_stdin(&end)?;
-            dup2_stdout(&start)?;
-        }
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+    } else {
+        // An empty root directory: then there are no programs either that could use them.
+        let (end, start) = pipe()?;
+        dup2_stdin(&end)?;
+        dup2_stdout(&start)?;
     }
     Ok(Connection::of_two_ends(reader, writer))
 }

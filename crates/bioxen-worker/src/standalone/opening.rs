@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::connection::Connection;
 
 /// How long an order may be on its way, from the start of the program on.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sends the answer.
 pub(super) fn answer(connection: &mut Connection, answer: &Answer) -> io::Result<()> {

@@ -25,7 +25,7 @@ pub(super) fn resolve(order: &mut Order, search_path: &OsStr) -> Result<Accepted
             |path: &PathBuf| find(&home.join(path)).map_err(|error| Refusal::path(path, &error));
         paths.iter().map(find).collect::<Result<BTreeSet<_>, _>>()
     };
-    order.grants.read = each(&order.grants.read, |path| path.canonicalize())?;
+    order.grants.read = each(&order.grants.read, Path::canonicalize)?;
     order.grants.write = each(&order.grants.write, find_or_create)?;
     order.working_directory = Some(home);
     let program = match &order.program {

@@ -9,7 +9,7 @@ use bioxen_core::protocol::zygote::How;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, kill, raise, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -25,8 +25,17 @@ pub(super) struct Watcher {
     /// While this is open the worker lives, unless it ends by itself or is killed from here.
     _lifeline: UnixStream,
     signals: SignalFd,
-    /// When a worker whose controller has hung up is killed.
-    deadline: Option<Instant>,
+    controller: Controller,
+}
+
+/// Whether anybody wants the worker.
+#[derive(Clone, Copy)]
+enum Controller {
+    IsThere,
+    /// It has hung up. The worker is killed at this time, if it does not leave by itself.
+    IsGone(Instant),
+    /// It has hung up, and the worker has been killed.
+    IsForgotten,
 }
 
 impl Watcher {
@@ -39,7 +48,13 @@ impl Watcher {
     ) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(signals, flags)?;
-        Ok(Self { connection, worker, _lifeline: lifeline, signals, deadline: None })
+        Ok(Self {
+            connection,
+            worker,
+            _lifeline: lifeline,
+            signals,
+            controller: Controller::IsThere,
+        })
     }
 
     /// Returns never, but ends as the worker did once nothing is left of it. The other end of the
@@ -62,7 +77,7 @@ impl Watcher {
     /// Reaps what has ended. Returns how the worker did, once it has.
     fn reap(&self) -> io::Result<Option<How>> {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        while let Some(process) = waitid(Id::All, look).map(ended)? {
+        while let Some(process) = waitid(Id::All, look)?.pid() {
             if process == self.worker {
                 // Until it is reaped, no other process can get its number.
                 self.kill();
@@ -81,7 +96,10 @@ impl Watcher {
 
     /// Waits for a child to end, and notices meanwhile that the controller hangs up.
     fn wait(&mut self) -> io::Result<()> {
-        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = match self.controller {
+            Controller::IsThere | Controller::IsForgotten => None,
+            Controller::IsGone(at) => Some(at.saturating_duration_since(Instant::now())),
+        };
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
@@ -90,7 +108,7 @@ impl Watcher {
         // A pipe says so in any case, a socket when it is asked.
         let reader = PollFd::from_borrowed_fd(self.connection.reader(), PollFlags::RDHUP);
         let mut sources = vec![PollFd::from_borrowed_fd(children, PollFlags::IN)];
-        if self.deadline.is_none() {
+        if matches!(self.controller, Controller::IsThere) {
             sources.push(reader);
         }
         match poll(&mut sources, timeout.as_ref()) {
@@ -100,19 +118,18 @@ impl Watcher {
         let hung_up = sources.get(1).is_some_and(|reader| !reader.revents().is_empty());
         drop(sources);
         while self.signals.read_signal()?.is_some() {}
-        if hung_up {
-            self.deadline = Some(Instant::now() + GRACE);
-        } else if self.deadline.is_some_and(|at| at <= Instant::now()) {
-            self.kill();
-            // Its end is all that is waited for now.
-            self.deadline = Some(Instant::now() + Duration::from_secs(3600));
+        match self.controller {
+            Controller::IsThere if hung_up => {
+                self.controller = Controller::IsGone(Instant::now() + GRACE);
+            }
+            Controller::IsGone(at) if at <= Instant::now() => {
+                self.kill();
+                self.controller = Controller::IsForgotten;
+            }
+            Controller::IsThere | Controller::IsGone(_) | Controller::IsForgotten => {}
         }
         Ok(())
     }
-}
-
-fn ended(status: WaitStatus) -> Option<Pid> {
-    status.pid()
 }
 
 /// Ends this process as another one ended.
