@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod codegen;
 mod fuzz;
+mod guest_worker;
 mod test;
 
 use anyhow::Result;
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     Fuzz(fuzz::Fuzz),
     Bench(bench::Bench),
     Codegen(codegen::Codegen),
+    GuestWorker(guest_worker::GuestWorker),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
             Self::Fuzz(fuzz) => fuzz.run(),
             Self::Bench(bench) => bench.run(),
             Self::Codegen(codegen) => codegen.run(),
+            Self::GuestWorker(guest_worker) => guest_worker.run(),
         }
     }
 }
