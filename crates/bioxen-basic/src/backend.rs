@@ -13,10 +13,10 @@ use bioxen_core::protocol::{Decoder, Hello, Reply, decode};
 use bioxen_core::{
     Grants, Interpreter, InterpreterFacts, Isolation, Limit, Limits, Mechanism, VmSpec, VmType,
 };
+use bioxen_worker::Cgroup;
 use tokio::net::UnixStream;
 use tracing::debug;
 
-use crate::cgroup::Cgroup;
 use crate::link::SocketLink;
 use crate::worker_program::WorkerProgram;
 use crate::zygote::{Process, Zygote};

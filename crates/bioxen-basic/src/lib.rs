@@ -5,7 +5,6 @@
 //! all of them; so does the death of this process, however it dies.
 
 mod backend;
-mod cgroup;
 mod interpreters;
 mod link;
 mod paths;

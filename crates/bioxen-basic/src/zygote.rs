@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bioxen_core::backend::{Machine, ShutdownError, StartError};
 use bioxen_core::protocol::zygote::{Answer, Exit, Kind, LARGEST_DATAGRAM, Order};
-use bioxen_worker::{PROGRAM_NAME, UNFILTERED};
+use bioxen_worker::{Cgroup, PROGRAM_NAME, UNFILTERED};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
@@ -28,8 +28,6 @@ use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::UnixDatagram;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, warn};
-
-use crate::cgroup::Cgroup;
 
 /// How long a zygote may take to kill and reap its workers when it is told to end.
 const WIND_UP: Duration = Duration::from_secs(5);

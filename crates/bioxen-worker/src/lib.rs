@@ -21,6 +21,8 @@
 //! `lifeline`), and by its own hand when code runs on after its limit (see `interrupt`).
 
 #[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
 mod connection;
 #[cfg(target_os = "linux")]
 mod console;
@@ -55,6 +57,9 @@ pub const UNFILTERED: &str = "unfiltered";
 
 /// The argument of a worker that runs by itself, for one VM.
 pub const SERVE: &str = "serve";
+
+#[cfg(target_os = "linux")]
+pub use cgroup::Cgroup;
 
 /// The version of the built-in Lua.
 #[cfg(target_os = "linux")]

@@ -75,7 +75,8 @@ pub(crate) fn enter(order: &Order, kind: &Isolation) -> Isolation {
 
 fn enter_cgroup(cgroup: &[PathBuf], isolation: &mut Isolation) {
     if cgroup.is_empty() {
-        isolation.missed(Mechanism::Cgroup, "used only where programs may be started");
+        let reason = isolation.missing.entry(Mechanism::Cgroup);
+        reason.or_insert_with(|| "used only where programs may be started".into());
         return;
     }
     let process = std::process::id().to_string();

@@ -24,13 +24,14 @@ use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use bioxen_core::Isolation;
 use bioxen_core::protocol::standalone::{Accepted, Answer, FoundProgram, Refusal};
 use bioxen_core::protocol::zygote::{Kind, Order};
+use bioxen_core::{Isolation, Mechanism};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, fork, getpid, pipe, setpgid};
 
+use crate::cgroup::Cgroup;
 use crate::connection::Connection;
 use crate::serve::Prepared;
 use crate::{SERVE, UNFILTERED, gate, lifeline, sandbox, worker, zygote};
@@ -47,7 +48,7 @@ pub(crate) fn main() -> io::Result<()> {
     }
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     let mut connection = take_connection()?;
-    let order = match opening::receive(&mut connection) {
+    let mut order = match opening::receive(&mut connection) {
         Ok(Some(order)) => order,
         Ok(None) => return Ok(()),
         Err(refusal) => {
@@ -61,6 +62,7 @@ pub(crate) fn main() -> io::Result<()> {
     // What the worker leaves behind is reaped here.
     nix::sys::prctl::set_child_subreaper(true)?;
     let mut isolation = Isolation::default();
+    let cgroup = make_cgroup(&mut order, &mut isolation);
     zygote::enter_namespaces(!kind.net, &mut isolation);
     if filtered {
         // After the namespaces, which it forbids to enter.
@@ -73,13 +75,32 @@ pub(crate) fn main() -> io::Result<()> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop(theirs);
-            Watcher::new(connection, child, ours, &ends_of_children)?.watch()
+            Watcher::new(connection, child, ours, &ends_of_children)?.watch(cgroup)
         }
         ForkResult::Child => {
+            // It is the watcher's to remove.
+            std::mem::forget(cgroup);
             drop(ours);
             sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ends_of_children), None)?;
             let birth = Birth { order, search_path, isolation, filtered, lifeline: theirs.into() };
             gate::exit(birth.into_life(connection))
+        }
+    }
+}
+
+/// The group for a worker that may start programs, where one can be made.
+fn make_cgroup(order: &mut Order, isolation: &mut Isolation) -> Option<Cgroup> {
+    if !Kind::of(order).spawn {
+        return None;
+    }
+    match Cgroup::create(&order.limits) {
+        Ok(cgroup) => {
+            order.cgroup = cgroup.directories().to_vec();
+            Some(cgroup)
+        }
+        Err(reason) => {
+            isolation.missed(Mechanism::Cgroup, reason);
+            None
         }
     }
 }

@@ -6,13 +6,16 @@
 //! what the code says but from what can be seen from outside.
 //!
 //! Where this machine lacks a mechanism that an attempt is held back by, the test says so and tries
-//! nothing. As root, the whole suite is run a second time as an ordinary user.
+//! nothing. As root, the whole suite is run a second time as an ordinary user; and it is run again on
+//! workers that no zygote forks.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, as in tests")]
 #![allow(clippy::format_collect, reason = "tests build small texts the short way")]
 #![allow(clippy::similar_names, reason = "uid and gid are called so")]
 #![cfg(target_os = "linux")]
 
+#[path = "escape/by_itself.rs"]
+mod by_itself;
 #[path = "escape/calls.rs"]
 mod calls;
 #[path = "escape/connecting.rs"]

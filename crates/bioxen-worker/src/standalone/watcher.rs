@@ -13,6 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::cgroup::Cgroup;
 use crate::connection::Connection;
 use crate::{gate, zygote};
 
@@ -57,9 +58,9 @@ impl Watcher {
         })
     }
 
-    /// Returns never, but ends as the worker did once nothing is left of it. The other end of the
-    /// connection is seen to close then.
-    pub(super) fn watch(mut self) -> io::Result<()> {
+    /// Returns never, but ends as the worker did once nothing is left of it, nor of its cgroup. The
+    /// other end of the connection is seen to close then.
+    pub(super) fn watch(mut self, cgroup: Option<Cgroup>) -> io::Result<()> {
         let how = loop {
             if let Some(how) = self.reap()? {
                 break how;
@@ -71,6 +72,7 @@ impl Watcher {
             let Some(process) = zygote::next_ended()? else { break };
             zygote::take_exit(process)?;
         }
+        drop(cgroup);
         end_as(how)
     }
 

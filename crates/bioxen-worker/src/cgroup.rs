@@ -17,7 +17,8 @@ const PREFIX: &str = "bioxen-";
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A cgroup, as one directory for each hierarchy. Removed when dropped, if its processes are gone.
-pub(crate) struct Cgroup {
+#[derive(Debug)]
+pub struct Cgroup {
     directories: Vec<PathBuf>,
 }
 
@@ -30,7 +31,7 @@ struct Hierarchy {
 
 impl Cgroup {
     /// Makes a group with these limits, or says why that cannot be done here.
-    pub(crate) fn create(limits: &Limits) -> Result<Self, String> {
+    pub fn create(limits: &Limits) -> Result<Self, String> {
         let hierarchies =
             find_hierarchies(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
         if !hierarchies.iter().any(|hierarchy| hierarchy.processes.is_some()) {
@@ -63,12 +64,12 @@ impl Cgroup {
     }
 
     /// The directories that a process enters by writing its number to `cgroup.procs` there.
-    pub(crate) fn directories(&self) -> &[PathBuf] {
+    pub fn directories(&self) -> &[PathBuf] {
         &self.directories
     }
 
     /// Removes the group; `false` while it still has processes.
-    pub(crate) fn remove(&mut self) -> bool {
+    pub fn remove(&mut self) -> bool {
         self.directories.retain(|directory| {
             matches!(fs::remove_dir(directory), Err(error) if error.kind() != io::ErrorKind::NotFound)
         });
