@@ -50,7 +50,14 @@ fn find_or_build_for_guests() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(workspace()).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command.args(["build", "--quiet", "--package", "bioxen-worker", "--bin", "bioxen-guest-worker"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "bioxen-worker",
+        "--bin",
+        "bioxen-guest-worker",
+    ]);
     command.args(["--target", target, "--target-dir"]).arg(&directory);
     let status = command.status().expect("cargo can be run");
     assert!(status.success(), "building the worker for guests failed: {command:?}");

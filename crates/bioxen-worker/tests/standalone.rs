@@ -14,3 +14,5 @@ mod ends;
 mod guest;
 #[path = "standalone/orders.rs"]
 mod orders;
+#[path = "standalone/unannounced.rs"]
+mod unannounced;

@@ -32,11 +32,11 @@ pub(super) struct Watcher {
 /// Whether anybody wants the worker.
 #[derive(Clone, Copy)]
 enum Controller {
-    IsThere,
+    There,
     /// It has hung up. The worker is killed at this time, if it does not leave by itself.
-    IsGone(Instant),
+    Gone(Instant),
     /// It has hung up, and the worker has been killed.
-    IsForgotten,
+    Forgotten,
 }
 
 impl Watcher {
@@ -49,13 +49,7 @@ impl Watcher {
     ) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(signals, flags)?;
-        Ok(Self {
-            connection,
-            worker,
-            _lifeline: lifeline,
-            signals,
-            controller: Controller::IsThere,
-        })
+        Ok(Self { connection, worker, _lifeline: lifeline, signals, controller: Controller::There })
     }
 
     /// Returns never, but ends as the worker did once nothing is left of it, nor of its cgroup. The
@@ -99,8 +93,8 @@ impl Watcher {
     /// Waits for a child to end, and notices meanwhile that the controller hangs up.
     fn wait(&mut self) -> io::Result<()> {
         let left = match self.controller {
-            Controller::IsThere | Controller::IsForgotten => None,
-            Controller::IsGone(at) => Some(at.saturating_duration_since(Instant::now())),
+            Controller::There | Controller::Forgotten => None,
+            Controller::Gone(at) => Some(at.saturating_duration_since(Instant::now())),
         };
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs().cast_signed(),
@@ -110,7 +104,7 @@ impl Watcher {
         // A pipe says so in any case, a socket when it is asked.
         let reader = PollFd::from_borrowed_fd(self.connection.reader(), PollFlags::RDHUP);
         let mut sources = vec![PollFd::from_borrowed_fd(children, PollFlags::IN)];
-        if matches!(self.controller, Controller::IsThere) {
+        if matches!(self.controller, Controller::There) {
             sources.push(reader);
         }
         match poll(&mut sources, timeout.as_ref()) {
@@ -121,14 +115,14 @@ impl Watcher {
         drop(sources);
         while self.signals.read_signal()?.is_some() {}
         match self.controller {
-            Controller::IsThere if hung_up => {
-                self.controller = Controller::IsGone(Instant::now() + GRACE);
+            Controller::There if hung_up => {
+                self.controller = Controller::Gone(Instant::now() + GRACE);
             }
-            Controller::IsGone(at) if at <= Instant::now() => {
+            Controller::Gone(at) if at <= Instant::now() => {
                 self.kill();
-                self.controller = Controller::IsForgotten;
+                self.controller = Controller::Forgotten;
             }
-            Controller::IsThere | Controller::IsGone(_) | Controller::IsForgotten => {}
+            Controller::There | Controller::Gone(_) | Controller::Forgotten => {}
         }
         Ok(())
     }
