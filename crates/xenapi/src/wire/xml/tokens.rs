@@ -31,6 +31,8 @@ pub(crate) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
+        // The reader passes over a mark of the byte order without counting it.
+        let text = text.trim_start_matches('\u{feff}');
         let mut reader = Reader::from_str(text);
         let config = reader.config_mut();
         // Whoever reads the tokens knows what has to be closed.
@@ -54,11 +56,8 @@ impl<'a> Tokens<'a> {
                 Event::Start(tag) => self.name(start + 1, tag.name().as_ref()).map(Token::Open),
                 Event::End(tag) => self.name(start + 2, tag.name().as_ref()).map(Token::Close),
                 Event::Empty(tag) => self.name(start + 1, tag.name().as_ref()).map(Token::Empty),
-                Event::Text(_) => Ok(Token::Text(self.text[start..self.position()].into())),
-                Event::CData(data) => {
-                    let start = start + "<![CDATA[".len();
-                    Ok(Token::Text(self.text[start..start + data.len()].into()))
-                }
+                Event::Text(text) => Ok(Token::Text(text.into_inner())),
+                Event::CData(data) => Ok(Token::Text(data.into_inner())),
                 Event::GeneralRef(entity) => {
                     character(&entity).map(|letter| Token::Text(String::from(letter).into()))
                 }
@@ -190,6 +189,15 @@ mod tests {
         tokens.skip().unwrap();
         assert_eq!(tokens.next().unwrap(), Token::Empty("c"));
         assert!(tokens.skip().is_err());
+    }
+
+    #[test]
+    fn marks_of_the_byte_order_are_passed_over() {
+        for text in ["\u{feff}<a>x</a>", "\u{feff}\u{feff}<a>x</a>"] {
+            let expected = [Token::Open("a"), Token::Text("x".into()), Token::Close("a")];
+            assert_eq!(all(text).unwrap(), expected);
+        }
+        assert_eq!(all("\u{feff}a\u{feff}").unwrap(), [Token::Text("a\u{feff}".into())]);
     }
 
     #[test]
