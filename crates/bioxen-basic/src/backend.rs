@@ -15,6 +15,7 @@ use bioxen_core::{
 };
 use bioxen_worker::Cgroup;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tracing::debug;
 
 use crate::link::SocketLink;
@@ -43,6 +44,8 @@ struct Shared {
     zygotes: Mutex<HashMap<Kind, Slot>>,
     retired: Mutex<Vec<Arc<Zygote>>>,
     ready: Mutex<Vec<Worker>>,
+    /// Makes workers that stand by, as long as there are too few.
+    refill: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A place for a zygote, locked while one is started.
@@ -66,6 +69,7 @@ impl BasicBackend {
             zygotes: Mutex::default(),
             retired: Mutex::default(),
             ready: Mutex::default(),
+            refill: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -110,6 +114,12 @@ impl Backend for BasicBackend {
     }
 
     async fn shutdown(&self) -> Result<(), ShutdownError> {
+        // It would start another zygote in the place of the one that ends.
+        let refill = self.shared.refill.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(refill) = refill {
+            refill.abort();
+            let _ = refill.await;
+        }
         self.shared.lock_ready().clear();
         let mut zygotes = std::mem::take(
             &mut *self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner),
@@ -188,8 +198,12 @@ impl Shared {
             return None;
         }
         let taken = self.lock_ready().pop();
+        let mut refill = self.refill.lock().unwrap_or_else(PoisonError::into_inner);
+        if refill.as_ref().is_some_and(|refill| !refill.is_finished()) {
+            return taken;
+        }
         let shared = Arc::downgrade(self);
-        tokio::spawn(async move {
+        *refill = Some(tokio::spawn(async move {
             while let Some(shared) = shared.upgrade() {
                 if shared.lock_ready().len() >= shared.standby {
                     return;
@@ -199,7 +213,7 @@ impl Shared {
                     Err(error) => return debug!(%error, "no worker could be made to stand by"),
                 }
             }
-        });
+        }));
         taken
     }
 

@@ -19,7 +19,7 @@ mod forker;
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use bioxen_core::protocol::zygote::{Answer, Exit, How, Kind};
 use bioxen_core::{Isolation, Mechanism};
@@ -90,7 +90,7 @@ pub(crate) fn main() -> io::Result<()> {
 /// is closed: it may have been given descriptors that it does not know of.
 fn take_connection() -> io::Result<Control> {
     nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(io::stdin().as_raw_fd())?;
-    close_all_but_standard_streams()?;
+    close_inherited()?;
     let control = dup(io::stdin().as_fd())?;
     nix::fcntl::fcntl(&control, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -109,16 +109,40 @@ pub(crate) fn forget_environment() {
     }
 }
 
-fn close_all_but_standard_streams() -> io::Result<()> {
-    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name());
-    let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.map(name).collect::<Result<_, _>>()?;
-    for fd in names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok()) {
-        if fd > libc::STDERR_FILENO {
-            // One of them was the directory's own and is closed already.
+/// Closes what this program was given without knowing. What it has opened itself, as a runtime does
+/// that was started before this was called, is told by that it would not outlive an `exec`.
+fn close_inherited() -> io::Result<()> {
+    for fd in open_descriptors()? {
+        let flags = nix::fcntl::fcntl(unknown(fd), nix::fcntl::FcntlArg::F_GETFD);
+        if flags.is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0) {
             let _ = nix::unistd::close(fd);
         }
     }
     Ok(())
+}
+
+/// Closes all but the standard streams and `kept`. For a process that was just forked, in which
+/// nobody else uses them.
+fn close_all_but(kept: &impl AsRawFd) -> io::Result<()> {
+    for fd in open_descriptors()?.into_iter().filter(|fd| *fd != kept.as_raw_fd()) {
+        // One of them was that of the listing and is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
+}
+
+/// All descriptors besides the standard streams.
+fn open_descriptors() -> io::Result<Vec<RawFd>> {
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.map(|entry| entry.file_name());
+    let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.map(name).collect::<Result<_, _>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<RawFd>().ok());
+    Ok(numbers.filter(|fd| *fd > libc::STDERR_FILENO).collect())
+}
+
+/// A descriptor by its number, only to ask about it.
+fn unknown(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: it was open a moment ago; if it is not any more the question fails.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// Enters namespaces of its own, which all workers share: it costs once what would cost each.

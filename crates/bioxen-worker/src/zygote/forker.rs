@@ -58,6 +58,7 @@ impl Forker {
         if getppid() != keeper {
             return Err(io::Error::other("the keeper is gone"));
         }
+        super::close_all_but(&control.0)?;
         let incoming = vec![0; LARGEST_DATAGRAM];
         let prepared = if kind.program { None } else { Some(Prepared::new()?) };
         gate::make_key()?;
