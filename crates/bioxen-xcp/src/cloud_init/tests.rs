@@ -1,3 +1,5 @@
+//! Rules of the builder and its checks, held against what it writes.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;

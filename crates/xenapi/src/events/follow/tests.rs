@@ -1,3 +1,5 @@
+//! Rules of following a pool, also over random histories.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
