@@ -1,10 +1,9 @@
 //! XCP-ng pools for BioXen: which there are, whether they work, and what they hold.
 //!
 //! A pool has a name in the user's [`Configuration`], with its address, whom to log in as, and how its
-//! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether
-//! [`cloud_init`], and reaches it on a [`seed_disk`].
-//! a pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
-//! a pool can be used, and [`inventory`] lists what is in it. [`ssh`] reaches into the VMs there.
+//! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether a
+//! pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
+//! [`cloud_init`], and reaches it on a [`seed_disk`]; [`ssh`] reaches into the VMs there.
 //!
 //! ```no_run
 //! use bioxen_xcp::Configuration;
