@@ -22,13 +22,16 @@
 pub mod check;
 pub mod cloud_init;
 mod configuration;
+mod connected_pool;
 pub mod inventory;
 mod pool;
 mod secret_reference;
 pub mod seed_disk;
 pub mod ssh;
+pub mod tags;
 
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
+pub use connected_pool::{Care, ConnectedPool, Permit};
 pub use pool::{
     DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,
 };

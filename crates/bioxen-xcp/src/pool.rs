@@ -302,6 +302,14 @@ pub enum PoolError {
         /// What is wrong.
         source: InvalidPem,
     },
+    /// It did not tell what it holds.
+    #[error("could not learn what pool `{pool}` holds")]
+    Mirror {
+        /// The pool.
+        pool: PoolName,
+        /// What happened.
+        source: Box<xenapi::mirror::WaitError>,
+    },
     /// It could not be reached, or refused.
     #[error("could not use pool `{pool}`")]
     Client {
@@ -341,6 +349,9 @@ impl PoolError {
             Self::Password { source, .. } => Some(source.hint()),
             Self::ReadAuthority { .. } | Self::Authority { .. } => {
                 Some("name a file with certificates in PEM form".into())
+            }
+            Self::Mirror { pool, .. } => {
+                Some(format!("find out where it fails with `bioxen pool check {pool}`"))
             }
             Self::Client { pool, source } => match source.as_ref() {
                 xenapi::Error::Connect { .. } | xenapi::Error::Timeout { .. } => {

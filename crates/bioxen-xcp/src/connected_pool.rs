@@ -1,0 +1,172 @@
+//! A pool that a controller works with: one session, one copy of what is there, and care not to ask
+//! for too much at once.
+//!
+//! There is one of these per pool and controller. Nothing is polled: the [`Mirror`] is kept by events,
+//! and what is waited for is waited for there.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use uuid::Uuid;
+use xenapi::class::{self, Class};
+use xenapi::{Client, Mirror, Ref};
+
+use crate::pool::{PoolError, PoolName, PoolSettings};
+
+/// How long a pool may take to tell what it holds.
+const FILLED_WITHIN: Duration = Duration::from_mins(2);
+
+/// How much is asked of a pool at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// Clones and copies on one storage repository.
+    pub clones_per_storage: usize,
+    /// Starts, shutdowns, suspensions and migrations in progress.
+    pub power_operations: usize,
+    /// The least time between the beginnings of two of those.
+    pub between_power_operations: Duration,
+}
+
+impl Default for Care {
+    /// 4 clones per storage, 16 power operations, 50 of them a second.
+    fn default() -> Self {
+        Self {
+            clones_per_storage: 4,
+            power_operations: 16,
+            between_power_operations: Duration::from_millis(20),
+        }
+    }
+}
+
+/// A pool that a controller has logged in to.
+pub struct ConnectedPool {
+    name: PoolName,
+    client: Client,
+    mirror: Mirror,
+    owner: Uuid,
+    care: Care,
+    storages: Mutex<HashMap<Ref<class::Sr>, Arc<Semaphore>>>,
+    power: Arc<Semaphore>,
+    /// When the next power operation may begin.
+    next_power: Mutex<Instant>,
+}
+
+/// Leave to ask something of a pool, until it is dropped.
+#[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
+pub struct Permit(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
+
+impl ConnectedPool {
+    /// Connects, logs in and learns what the pool holds. What this controller makes carries `owner`.
+    pub async fn open(
+        settings: &PoolSettings,
+        owner: Uuid,
+        care: Care,
+    ) -> Result<Arc<Self>, PoolError> {
+        let client = settings.connect().await?;
+        let pool = settings.name.clone();
+        let mirror = mirror(&client);
+        if let Err(source) = mirror.ready(FILLED_WITHIN).await {
+            return Err(PoolError::Mirror { pool, source: Box::new(source) });
+        }
+        Ok(Arc::new(Self {
+            name: pool,
+            client,
+            mirror,
+            owner,
+            care,
+            storages: Mutex::default(),
+            power: Arc::new(Semaphore::new(care.power_operations.max(1))),
+            next_power: Mutex::new(Instant::now()),
+        }))
+    }
+
+    /// Its name here.
+    pub fn name(&self) -> &PoolName {
+        &self.name
+    }
+
+    /// Its session.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What it holds: VMs with their metrics, disks and interfaces, networks, storage and hosts.
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// Which installation owns what is made here.
+    pub fn owner(&self) -> Uuid {
+        self.owner
+    }
+
+    /// Waits until one more clone or copy may begin on a storage repository.
+    pub async fn cloning(&self, storage: &Ref<class::Sr>) -> Permit {
+        let semaphore = {
+            let mut storages = self.storages.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = storages
+                .entry(storage.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(self.care.clones_per_storage.max(1))));
+            Arc::clone(there)
+        };
+        permit(semaphore).await
+    }
+
+    /// Waits until one more VM may be started, shut down, suspended or moved.
+    pub async fn power_operation(&self) -> Permit {
+        let permit = permit(Arc::clone(&self.power)).await;
+        let turn = {
+            let mut next = self.next_power.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = (*next).max(Instant::now());
+            *next = turn + self.care.between_power_operations;
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+        permit
+    }
+
+    /// What went wrong with this pool, as an error that names it.
+    pub fn failure(&self, source: xenapi::Error) -> PoolError {
+        PoolError::Client { pool: self.name.clone(), source: Box::new(source) }
+    }
+
+    /// Logs out.
+    pub async fn close(&self) -> Result<(), PoolError> {
+        self.client.close().await.map_err(|source| self.failure(source))
+    }
+}
+
+impl fmt::Debug for ConnectedPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectedPool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+async fn permit(semaphore: Arc<Semaphore>) -> Permit {
+    Permit(semaphore.acquire_owned().await.expect("the semaphore is never closed"))
+}
+
+fn mirror(client: &Client) -> Mirror {
+    let classes = [
+        Class::Vm,
+        Class::VmGuestMetrics,
+        Class::Vbd,
+        Class::Vdi,
+        Class::Vif,
+        Class::Network,
+        Class::Sr,
+        Class::Pbd,
+        Class::Host,
+        Class::HostMetrics,
+    ];
+    Mirror::builder(client, classes)
+        .expect("all of these have events")
+        .without::<class::Vm>(&["last_booted_record", "recommendations", "snapshot_metadata"])
+        .without::<class::Host>(&["license_params", "cpu_info", "cpu_configuration"])
+        .start()
+}
