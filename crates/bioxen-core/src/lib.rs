@@ -14,12 +14,14 @@
 //! # Ok::<(), bioxen_core::InvalidName>(())
 //! ```
 
+mod address;
 pub mod backend;
 mod digest;
 mod event;
 mod grants;
 mod isolation;
 mod limits;
+mod machine;
 mod name;
 pub mod protocol;
 mod record;
@@ -28,18 +30,20 @@ mod spec;
 mod state;
 mod value;
 
+pub use address::{InterfaceAddress, InvalidAddress, MacAddress};
 pub use bytesize::ByteSize;
 pub use digest::Digest;
 pub use event::Event;
 pub use grants::{Grants, InvalidNetAddress, NetAddress};
 pub use isolation::{Isolation, Mechanism, UnknownMechanism};
 pub use limits::{InvalidLimit, Limit, Limits, Quantity};
+pub use machine::{InvalidNetworkSpec, MachineSpec, NetworkSpec, SizeClass, UnknownSizeClass};
 pub use name::{InvalidName, InvalidPattern, NamePattern, VmName};
 pub use record::{
     Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, OutputSize, RunContext, RunId,
     RunRecord, Stream,
 };
 pub use script::{Script, Source};
-pub use spec::{Interpreter, UnknownVmType, VmSpec, VmType};
+pub use spec::{Interpreter, Place, UnknownVmType, VmSpec, VmType};
 pub use state::{Health, VmState};
 pub use value::Value;

@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Grants, InvalidName, Limit, Limits, Mechanism, VmName};
+use bytesize::ByteSize;
+
+use crate::{
+    Grants, InvalidName, Limit, Limits, MachineSpec, Mechanism, NetworkSpec, SizeClass, VmName,
+};
 
 /// The kind of place in which a VM lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,13 +89,38 @@ impl fmt::Display for Interpreter {
     }
 }
 
+/// Where a VM lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a sandboxed process on this machine.
+    Basic,
+    /// In a virtual machine on an XCP-ng pool.
+    Xcpng(Box<MachineSpec>),
+}
+
+impl From<VmType> for Place {
+    /// With all settings at their defaults.
+    fn from(vm_type: VmType) -> Self {
+        match vm_type {
+            VmType::Basic => Self::Basic,
+            VmType::Xcpng => Self::Xcpng(Box::default()),
+        }
+    }
+}
+
+impl From<MachineSpec> for Place {
+    fn from(machine: MachineSpec) -> Self {
+        Self::Xcpng(Box::new(machine))
+    }
+}
+
 /// A VM as a user orders it. Whatever is not said has a default: Lua 5.4, all limits, no grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmSpec {
     /// What the VM is called; unique within a fleet.
     pub name: VmName,
     /// Where it lives.
-    pub vm_type: VmType,
+    pub place: Place,
     /// Which Lua it runs.
     pub interpreter: Interpreter,
     /// What it may use at most.
@@ -111,11 +141,31 @@ impl VmSpec {
         name.try_into().map(|name| Self::new(name, VmType::Basic)).map_err(Into::into)
     }
 
-    /// A VM of any type, with every other setting at its default.
-    pub fn new(name: VmName, vm_type: VmType) -> Self {
+    /// A VM of type `xcpng`.
+    ///
+    /// ```
+    /// use bioxen_core::{ByteSize, NetworkSpec, VmSpec};
+    ///
+    /// let spec = VmSpec::xcpng("assembler")?
+    ///     .pool("lab")
+    ///     .template("debian-12-cloud")
+    ///     .memory(ByteSize::gib(8))
+    ///     .vcpus(4)
+    ///     .disk(ByteSize::gib(40))
+    ///     .network(NetworkSpec::new("lab"));
+    /// # Ok::<(), bioxen_core::InvalidName>(())
+    /// ```
+    pub fn xcpng<N: TryInto<VmName, Error = E>, E: Into<InvalidName>>(
+        name: N,
+    ) -> Result<Self, InvalidName> {
+        name.try_into().map(|name| Self::new(name, VmType::Xcpng)).map_err(Into::into)
+    }
+
+    /// A VM that lives there, with every other setting at its default.
+    pub fn new(name: VmName, place: impl Into<Place>) -> Self {
         Self {
             name,
-            vm_type,
+            place: place.into(),
             interpreter: Interpreter::default(),
             limits: Limits::default(),
             grants: Grants::none(),
@@ -152,11 +202,108 @@ impl VmSpec {
         self
     }
 
+    /// Sets the pool, by its name in the configuration. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn pool(mut self, pool: impl Into<String>) -> Self {
+        self.machine_mut().pool = Some(pool.into());
+        self
+    }
+
+    /// Sets what the virtual machine is made from. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn template(mut self, template: impl Into<String>) -> Self {
+        self.machine_mut().template = Some(template.into());
+        self
+    }
+
+    /// Sets memory and processors by one word. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn size(mut self, size: SizeClass) -> Self {
+        self.machine_mut().size = Some(size);
+        self
+    }
+
+    /// Sets the memory of the virtual machine. What Lua may use of it is a [limit](Self::limits). Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn memory(mut self, memory: ByteSize) -> Self {
+        self.machine_mut().memory = Some(memory);
+        self
+    }
+
+    /// Sets the processors of the virtual machine. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.machine_mut().vcpus = Some(vcpus);
+        self
+    }
+
+    /// Sets the size to which the first disk grows. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn disk(mut self, size: ByteSize) -> Self {
+        self.machine_mut().disk = Some(size);
+        self
+    }
+
+    /// Sets the storage repository of the disks. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn storage(mut self, storage: impl Into<String>) -> Self {
+        self.machine_mut().storage = Some(storage.into());
+        self
+    }
+
+    /// Adds an interface; with the first one, those of the template are left out. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn network(mut self, network: NetworkSpec) -> Self {
+        self.machine_mut().networks.push(network);
+        self
+    }
+
+    /// Sets the host that it is to run on, if that can take it. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.machine_mut().host = Some(host.into());
+        self
+    }
+
+    /// Sets how long it may live. Makes it a VM of type `xcpng`.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.machine_mut().lifetime = Some(lifetime);
+        self
+    }
+
     /// Adds a mechanism without which the VM is not to be made.
     #[must_use]
     pub fn require(mut self, mechanism: Mechanism) -> Self {
         self.required_isolation.insert(mechanism);
         self
+    }
+
+    /// What kind of place it lives in.
+    pub fn vm_type(&self) -> VmType {
+        match self.place {
+            Place::Basic => VmType::Basic,
+            Place::Xcpng(_) => VmType::Xcpng,
+        }
+    }
+
+    /// The virtual machine that it lives in, if it lives in one.
+    pub fn machine(&self) -> Option<&MachineSpec> {
+        match &self.place {
+            Place::Basic => None,
+            Place::Xcpng(machine) => Some(machine),
+        }
+    }
+
+    /// The virtual machine to say more about; a VM that had none gets one.
+    fn machine_mut(&mut self) -> &mut MachineSpec {
+        if self.place == Place::Basic {
+            self.place = VmType::Xcpng.into();
+        }
+        match &mut self.place {
+            Place::Xcpng(machine) => machine,
+            Place::Basic => unreachable!("it was just replaced"),
+        }
     }
 
     /// The limits with what the grants imply: code that may not start programs has none of them.

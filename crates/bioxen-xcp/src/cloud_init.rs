@@ -63,11 +63,12 @@ mod yaml;
 
 use std::fmt;
 
+pub use bioxen_core::{InterfaceAddress, MacAddress};
 use yaml::Node;
 
 pub use file::{Command, FileToWrite};
 pub use merge::{CloudConfig, InvalidCloudConfig, Overridden, Why};
-pub use network::{Address, Interface, MacAddress};
+pub use network::Interface;
 pub use password::{Expiry, NoSalt, PasswordHash};
 pub use setting::{
     AccountName, HostName, InstanceId, InvalidSetting, Locale, PackageName, PackageVersion, Server,

@@ -209,12 +209,12 @@ impl Fleet {
 
     /// Creates a VM and starts it. It is there as a whole, under its name, or not at all.
     pub async fn create(&self, spec: VmSpec) -> Result<Vm, CreateError> {
-        let backends = &self.inner.backends;
-        if !backends.contains_key(&spec.vm_type) {
+        let (backends, vm_type) = (&self.inner.backends, spec.vm_type());
+        if !backends.contains_key(&vm_type) {
             let known: Vec<_> = backends.keys().map(|vm_type| vm_type.name()).collect();
             return Err(CreateError::NotBuiltIn {
                 vm: spec.name,
-                vm_type: spec.vm_type,
+                vm_type,
                 known: known.join(", "),
             });
         }
@@ -223,7 +223,7 @@ impl Fleet {
         let vm = Vm { inner: Arc::new(VmInner::new(spec, Arc::downgrade(&self.inner), events)) };
         vm.inner.start().await?;
         reserved.keep(vm.clone());
-        let (name, backend) = (vm.name().clone(), vm.spec().vm_type);
+        let (name, backend) = (vm.name().clone(), vm.spec().vm_type());
         self.inner.events.tell(|| Event::VmCreated { vm: name, backend, at: Timestamp::now() });
         Ok(vm)
     }
@@ -323,7 +323,7 @@ impl Fleet {
     pub fn stats(&self) -> FleetStats {
         self.vms().iter().fold(FleetStats::default(), |mut stats, vm| {
             stats.vms += 1;
-            *stats.by_type.entry(vm.spec().vm_type).or_default() += 1;
+            *stats.by_type.entry(vm.spec().vm_type()).or_default() += 1;
             *stats.by_state.entry(VmState::name(&vm.status())).or_default() += 1;
             stats.runs_in_progress += vm.inner.running.load(Ordering::Relaxed);
             stats.runs += vm.inner.runs.load(Ordering::Relaxed);

@@ -211,7 +211,7 @@ impl Vm {
         let context = inner.context();
         VmInfo {
             name: inner.spec.name.clone(),
-            vm_type: inner.spec.vm_type,
+            vm_type: inner.spec.vm_type(),
             state: inner.status(),
             created: inner.created,
             interpreter: context.as_ref().map(|context| context.interpreter.clone()),
@@ -323,7 +323,7 @@ impl VmInner {
         }
         // Whichever way this is left, the VM does not stay in `Starting`.
         let mut attempt = Attempt { vm: self, done: false };
-        let vm_type = self.spec.vm_type;
+        let vm_type = self.spec.vm_type();
         let backend = fleet.backend(vm_type).ok_or_else(|| StartVmError::Start {
             vm: vm(),
             source: StartError::Unsupported(format!("VMs of type `{vm_type}` are not built in")),
@@ -340,7 +340,7 @@ impl VmInner {
     fn take_over(&self, started: Started) {
         let context = Arc::new(RunContext {
             vm: self.spec.name.clone(),
-            backend: self.spec.vm_type,
+            backend: self.spec.vm_type(),
             environment: environment_digest(&started.interpreter),
             interpreter: started.interpreter,
             grants: started.grants,
