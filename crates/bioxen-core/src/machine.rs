@@ -42,6 +42,8 @@ pub struct MachineSpec {
     pub lifetime: Option<Duration>,
     /// The guest's user that Lua runs as; `bioxen` where nothing is said.
     pub user: Option<String>,
+    /// The port of the guest's SSH server; 22 where nothing is said.
+    pub port: Option<u16>,
     /// Packages of the guest's distribution to install.
     pub packages: Vec<String>,
     /// A cloud-config of the user's own, which is merged with ours.

@@ -220,7 +220,7 @@ pub async fn storage(client: &Client) -> Result<Vec<Storage>, Error> {
             name: sr.name_label.clone(),
             uuid: sr.uuid.clone(),
             kind: sr.r#type.clone(),
-            disks: sr.content_type != "iso" && !["iso", "udev"].contains(&sr.r#type.as_str()),
+            disks: holds_disks(sr),
             default: Some(reference) == default,
             shared: sr.shared,
             hosts: sr.pbds.iter().filter(attached).count(),
@@ -239,8 +239,13 @@ pub(crate) fn version(software: &Map<String, String>) -> String {
     format!("{} {}", part("product_brand"), part("product_version")).trim().to_owned()
 }
 
+/// Whether disks of VMs can be on a storage repository.
+pub(crate) fn holds_disks(sr: &xenapi::sr::Record) -> bool {
+    sr.content_type != "iso" && !["iso", "udev"].contains(&sr.r#type.as_str())
+}
+
 /// What the server counts in signed numbers is never negative but for "not known".
-fn bytes(count: i64) -> u64 {
+pub(crate) fn bytes(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 

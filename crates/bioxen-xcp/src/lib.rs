@@ -24,6 +24,7 @@ pub mod cloud_init;
 mod configuration;
 mod connected_pool;
 pub mod inventory;
+pub mod plan;
 mod pool;
 mod secret_reference;
 pub mod seed_disk;

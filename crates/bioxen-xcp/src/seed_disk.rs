@@ -30,6 +30,9 @@ use crate::cloud_init::Seed;
 /// What sizes are multiples of: storage of the VHD kinds rounds up to it.
 const GRAIN: usize = 2 << 20;
 
+/// The size of a disk for a seed that holds no large files.
+pub const SMALLEST: usize = GRAIN;
+
 const CLUSTER: usize = 2048;
 const SECTOR: usize = 512;
 
