@@ -134,8 +134,10 @@ fn wait_for(process: u32) -> Exit {
     let microseconds = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
     Exit {
         how,
-        cpu_time_us: (microseconds(usage.ru_utime) + microseconds(usage.ru_stime)).cast_unsigned(),
-        peak_resident: usage.ru_maxrss.cast_unsigned() * 1024,
+        cpu_time_us: Some(
+            (microseconds(usage.ru_utime) + microseconds(usage.ru_stime)).cast_unsigned(),
+        ),
+        peak_resident: Some(usage.ru_maxrss.cast_unsigned() * 1024),
     }
 }
 

@@ -265,7 +265,9 @@ pub(crate) fn take_exit(process: Pid) -> io::Result<Exit> {
     let microseconds = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
     Ok(Exit {
         how,
-        cpu_time_us: (microseconds(usage.ru_utime) + microseconds(usage.ru_stime)).cast_unsigned(),
-        peak_resident: usage.ru_maxrss.cast_unsigned() * 1024,
+        cpu_time_us: Some(
+            (microseconds(usage.ru_utime) + microseconds(usage.ru_stime)).cast_unsigned(),
+        ),
+        peak_resident: Some(usage.ru_maxrss.cast_unsigned() * 1024),
     })
 }

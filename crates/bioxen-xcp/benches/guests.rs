@@ -157,7 +157,7 @@ fn echoing_worker() -> GuestProgram {
     let frame: Vec<String> =
         encode(&Reply::Hello(hello)).iter().map(|byte| format!("\\{byte:03o}")).collect();
     let script = format!("printf '{}'; exec cat", frame.concat());
-    GuestProgram::Worker { path: "/bin/sh".into(), arguments: vec!["-c".into(), script] }
+    GuestProgram::Other { path: "/bin/sh".into(), arguments: vec!["-c".into(), script] }
 }
 
 async fn link_round_trip(link: &mut SshLink) -> Outcome<()> {

@@ -627,9 +627,10 @@ impl InProgress {
         };
         let told_cpu = end.as_ref().and_then(|end| end.cpu_time_us);
         let told_peak = end.as_ref().and_then(|end| end.peak_memory);
-        let cpu_time = told_cpu.or(exit.map(|exit| exit.cpu_time_us)).map(Duration::from_micros);
+        let cpu_time =
+            told_cpu.or(exit.and_then(|exit| exit.cpu_time_us)).map(Duration::from_micros);
         let peak_memory =
-            told_peak.or_else(|| self.machine.peak_memory()).or(exit.map(|e| e.peak_resident));
+            told_peak.or_else(|| self.machine.peak_memory()).or(exit.and_then(|e| e.peak_resident));
         let reached = Reached {
             duration,
             cpu_time,

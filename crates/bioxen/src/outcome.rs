@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn exit(how: How) -> Exit {
-        Exit { how, cpu_time_us: 0, peak_resident: 0 }
+        Exit { how, cpu_time_us: None, peak_resident: None }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum Opening {
 }
 
 /// What a worker is to be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// [`VERSION`], as the controller knows it. It stays the first field for good.
     pub version: u32,
@@ -83,6 +83,21 @@ impl Order {
         }
         let Opening::Order(order) = decode(payload).map_err(no_order)?;
         Ok(order)
+    }
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The values of variables may be secrets.
+        let names: Vec<_> = self.environment.keys().collect();
+        f.debug_struct("Order")
+            .field("version", &self.version)
+            .field("program", &self.program)
+            .field("grants", &self.grants)
+            .field("limits", &self.limits)
+            .field("environment", &names)
+            .field("working_directory", &self.working_directory)
+            .finish()
     }
 }
 

@@ -146,10 +146,10 @@ pub enum Answer {
 pub struct Exit {
     /// By itself or by a signal.
     pub how: How,
-    /// Processor time over its whole life, in microseconds.
-    pub cpu_time_us: u64,
-    /// The most resident memory over its whole life, in bytes.
-    pub peak_resident: u64,
+    /// Processor time over its whole life, in microseconds, where that is known.
+    pub cpu_time_us: Option<u64>,
+    /// The most resident memory over its whole life, in bytes, where that is known.
+    pub peak_resident: Option<u64>,
 }
 
 /// By itself or by a signal.

@@ -18,8 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bioxen_core::Isolation;
 use bioxen_core::backend::{Link, Machine, VersionMismatch};
+use bioxen_core::protocol::standalone::{Accepted, Answer, Opening, Order, Refusal};
 use bioxen_core::protocol::zygote::{self, How};
-use bioxen_core::protocol::{Decoder, Hello, Reply, decode};
+use bioxen_core::protocol::{Decoder, Hello, Reply, decode, encode};
 use bytes::{Bytes, BytesMut};
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -45,7 +46,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(1);
 const ENDED_WITHIN: Duration = Duration::from_secs(4);
 
 /// What runs Lua in a guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum GuestProgram {
     /// The guest's own interpreter, made a worker by the shim.
     Shim {
@@ -56,7 +57,14 @@ pub enum GuestProgram {
     Worker {
         /// Where it is.
         path: String,
-        /// The arguments with which it speaks the worker protocol on standard input and output.
+        /// What it is to be.
+        order: Box<Order>,
+    },
+    /// A program that speaks the worker protocol from its first byte on.
+    Other {
+        /// Where it is.
+        path: String,
+        /// The arguments with which it does.
         arguments: Vec<String>,
     },
 }
@@ -65,7 +73,7 @@ impl GuestProgram {
     fn name(&self) -> &str {
         match self {
             Self::Shim { interpreter } => interpreter,
-            Self::Worker { path, .. } => path,
+            Self::Worker { path, .. } | Self::Other { path, .. } => path,
         }
     }
 
@@ -74,15 +82,17 @@ impl GuestProgram {
             Self::Shim { interpreter } => {
                 Command::new(interpreter).argument("-e").argument(bioxen_worker::shim_bootstrap())
             }
-            Self::Worker { path, arguments } => Command::new(path).arguments(arguments),
+            Self::Worker { path, .. } => Command::new(path).argument(bioxen_worker::SERVE),
+            Self::Other { path, arguments } => Command::new(path).arguments(arguments),
         }
     }
 
     /// What it must be sent before it can introduce itself.
-    fn first_words(&self) -> Option<&'static str> {
+    fn first_words(&self) -> Option<Bytes> {
         match self {
-            Self::Shim { .. } => Some(bioxen_worker::SHIM),
-            Self::Worker { .. } => None,
+            Self::Shim { .. } => Some(Bytes::from_static(bioxen_worker::SHIM.as_bytes())),
+            Self::Worker { order, .. } => Some(encode(&Opening::Order(Order::clone(order))).into()),
+            Self::Other { .. } => None,
         }
     }
 }
@@ -95,6 +105,8 @@ pub struct GuestWorker {
     pub machine: GuestMachine,
     /// Its introduction.
     pub hello: Hello,
+    /// The order as it understood it; only our own worker answers one.
+    pub accepted: Option<Accepted>,
     /// How it is held in within the guest, where it says so; a shim does not.
     pub isolation: Option<Isolation>,
 }
@@ -119,6 +131,14 @@ pub enum GuestError {
         /// What was seen instead, with its last words.
         reason: String,
     },
+    /// It does not become what was ordered.
+    #[error("`{program}` in the guest does not do what was ordered")]
+    Refused {
+        /// The program.
+        program: String,
+        /// Why.
+        source: Refusal,
+    },
     /// It speaks another version of the protocol.
     #[error("`{program}` in the guest does not fit this program")]
     Version {
@@ -137,6 +157,9 @@ impl GuestError {
             Self::Introduction { program, .. } => {
                 format!("run `{program}` in the guest by hand; if it is not there, install it")
             }
+            Self::Refused { .. } => {
+                "correct the order, or provide in the guest what it names".into()
+            }
             Self::Version { .. } => "put the worker of this version into the guest".into(),
         }
     }
@@ -154,48 +177,83 @@ pub async fn start(
     let starting = async {
         let execution = connection.start(&program.command()).await.map_err(ssh)?;
         let mut link = SshLink::over(execution).ok_or_else(|| ssh(connection.lost()))?;
-        let introduced = introduce(&mut link, program).await;
-        match introduced {
-            Ok((hello, isolation)) => {
+        match introduce(&mut link, program).await {
+            Ok(Introduction { hello, accepted, isolation }) => {
                 hello.check_version().map_err(|source| {
                     let program = program.name().to_owned();
                     GuestError::Version { program, source }
                 })?;
                 let machine = link.machine();
-                Ok(GuestWorker { link, machine, hello, isolation })
+                Ok(GuestWorker { link, machine, hello, accepted, isolation })
             }
-            Err(_) if connection.is_closed() => Err(ssh(connection.lost())),
-            Err(reason) => Err(link.explain(program, reason).await),
+            Err(Unfit::Refused(source)) => {
+                Err(GuestError::Refused { program: program.name().to_owned(), source })
+            }
+            Err(Unfit::Other(_)) if connection.is_closed() => Err(ssh(connection.lost())),
+            Err(Unfit::Other(reason)) => Err(link.explain(program, reason).await),
         }
     };
     within(deadline, connection.address(), &what, Box::pin(starting)).await.map_err(ssh)?
 }
 
-async fn introduce(
-    link: &mut SshLink,
-    program: &GuestProgram,
-) -> Result<(Hello, Option<Isolation>), String> {
+/// What a worker says before it has run anything.
+struct Introduction {
+    hello: Hello,
+    accepted: Option<Accepted>,
+    isolation: Option<Isolation>,
+}
+
+/// Why a program is no worker of ours.
+enum Unfit {
+    Refused(Refusal),
+    Other(String),
+}
+
+impl<E: fmt::Display> From<E> for Unfit {
+    fn from(reason: E) -> Self {
+        Self::Other(reason.to_string())
+    }
+}
+
+async fn introduce(link: &mut SshLink, program: &GuestProgram) -> Result<Introduction, Unfit> {
     if let Some(words) = program.first_words() {
         // A program that is none ends before it has read all this; its last words say more.
-        let _ = link.shared.send(Bytes::from_static(words.as_bytes())).await;
+        let _ = link.shared.send(words).await;
     }
     let mut decoder = Decoder::new(LARGEST_INTRODUCTION);
-    let mut isolation = None;
-    loop {
-        while let Some(payload) = decoder.next_payload().map_err(|error| error.to_string())? {
-            match decode(&payload).map_err(|error| error.to_string())? {
-                Reply::Sandboxed(reached) => isolation = Some(reached),
-                Reply::Hello(hello) => return Ok((hello, isolation)),
-                Reply::Fatal(reason) => return Err(reason.into_owned()),
-                other @ (Reply::Output(..) | Reply::NeedInput(_) | Reply::End(_)) => {
-                    return Err(format!("it began with {other:?}"));
+    let mut accepted = None;
+    if matches!(program, GuestProgram::Worker { .. }) {
+        match decode(&next_payload(link, &mut decoder).await?)? {
+            Answer::Refused(refusal) => return Err(Unfit::Refused(refusal)),
+            Answer::Accepted(answer) => {
+                if answer.program.is_some() {
+                    let shim = Bytes::from_static(bioxen_worker::SHIM.as_bytes());
+                    link.shared.send(shim).await?;
                 }
+                accepted = Some(answer);
             }
         }
-        match link.receive(decoder.space()).await {
-            Ok(0) => return Err("it ended before it was ready".into()),
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
+    }
+    let mut isolation = None;
+    loop {
+        match decode(&next_payload(link, &mut decoder).await?)? {
+            Reply::Sandboxed(reached) => isolation = Some(reached),
+            Reply::Hello(hello) => return Ok(Introduction { hello, accepted, isolation }),
+            Reply::Fatal(reason) => return Err(reason.into()),
+            other @ (Reply::Output(..) | Reply::NeedInput(_) | Reply::End(_)) => {
+                return Err(format!("it began with {other:?}").into());
+            }
+        }
+    }
+}
+
+async fn next_payload(link: &mut SshLink, decoder: &mut Decoder) -> Result<Bytes, Unfit> {
+    loop {
+        if let Some(payload) = decoder.next_payload()? {
+            return Ok(payload);
+        }
+        if link.receive(decoder.space()).await? == 0 {
+            return Err("it ended before it was ready".into());
         }
     }
 }
@@ -321,7 +379,7 @@ impl Machine for GuestMachine {
             Exit::Unknown => return None,
         };
         // SSH does not tell what a program has used.
-        Some(zygote::Exit { how, cpu_time_us: 0, peak_resident: 0 })
+        Some(zygote::Exit { how, cpu_time_us: None, peak_resident: None })
     }
 }
 

@@ -194,13 +194,13 @@ async fn what_is_no_worker_is_named_with_its_last_words() {
     let shown = error.to_string();
     assert!(shown.contains("exit code 127") && shown.contains("not found"), "{shown}");
     let path = "/bin/echo".to_owned();
-    let error = refusal(GuestProgram::Worker { path, arguments: vec!["hello".into()] }).await;
+    let error = refusal(GuestProgram::Other { path, arguments: vec!["hello".into()] }).await;
     assert!(error.to_string().contains("hell"), "{error}");
     let path = "/bin/sh".to_owned();
     let arguments = vec!["-c".into(), "echo no such luck >&2; exit 3".into()];
-    let shown = refusal(GuestProgram::Worker { path, arguments }).await.to_string();
+    let shown = refusal(GuestProgram::Other { path, arguments }).await.to_string();
     assert!(shown.contains("exit code 3") && shown.contains("no such luck"), "{shown}");
-    let program = GuestProgram::Worker { path: "/bin/sleep".into(), arguments: vec!["60".into()] };
+    let program = GuestProgram::Other { path: "/bin/sleep".into(), arguments: vec!["60".into()] };
     let patience = Duration::from_millis(300);
     let error = guest::start(&connection, &program, patience).await.unwrap_err();
     let GuestError::Ssh { source, .. } = &error else { panic!("{error}") };
