@@ -1,9 +1,10 @@
 //! What happened to a VM, told once. Logs, progress, tables and the trail are renderings of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{RunId, RunRecord, VmName, VmType};
 
@@ -25,6 +26,38 @@ pub enum Event {
     VmStarted {
         /// Which.
         vm: VmName,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step of making a VM began.
+    StepStarted {
+        /// Which VM.
+        vm: VmName,
+        /// The step's name.
+        step: &'static str,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step of making a VM ended.
+    StepEnded {
+        /// Which VM.
+        vm: VmName,
+        /// The step's name.
+        step: &'static str,
+        /// How long it took, in microseconds in JSON.
+        #[serde(rename = "took_us", serialize_with = "as_micros")]
+        took: Duration,
+        /// Why it failed; `None` if it did not.
+        failed: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A VM was not made, and what had been made of it was removed.
+    MakingUndone {
+        /// Which VM.
+        vm: VmName,
+        /// What could not be removed, each with the reason.
+        left: Vec<String>,
         /// When.
         at: Timestamp,
     },
@@ -73,6 +106,9 @@ impl Event {
         match self {
             Self::VmCreated { vm, .. }
             | Self::VmStarted { vm, .. }
+            | Self::StepStarted { vm, .. }
+            | Self::StepEnded { vm, .. }
+            | Self::MakingUndone { vm, .. }
             | Self::RunStarted { vm, .. }
             | Self::VmFailed { vm, .. }
             | Self::VmStopped { vm, .. }
@@ -80,4 +116,8 @@ impl Event {
             Self::RunEnded { record } => &record.context.vm,
         }
     }
+}
+
+fn as_micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 use xenapi::class::{self, Class};
@@ -53,6 +53,17 @@ pub struct ConnectedPool {
     power: Arc<Semaphore>,
     /// When the next power operation may begin.
     next_power: Mutex<Instant>,
+    /// How many machines are being made or unmade.
+    making: Arc<watch::Sender<usize>>,
+}
+
+/// A machine is being made or unmade, until this is dropped.
+pub(crate) struct Busy(Arc<watch::Sender<usize>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Leave to ask something of a pool, until it is dropped.
@@ -82,6 +93,7 @@ impl ConnectedPool {
             storages: Mutex::default(),
             power: Arc::new(Semaphore::new(care.power_operations.max(1))),
             next_power: Mutex::new(Instant::now()),
+            making: Arc::new(watch::Sender::new(0)),
         }))
     }
 
@@ -128,6 +140,19 @@ impl ConnectedPool {
         };
         tokio::time::sleep_until(turn).await;
         permit
+    }
+
+    /// Notes that a machine is being made or unmade.
+    pub(crate) fn busy(&self) -> Busy {
+        self.making.send_modify(|count| *count += 1);
+        Busy(Arc::clone(&self.making))
+    }
+
+    /// Waits until no machine is being made or unmade any more.
+    pub async fn settled(&self) {
+        let mut making = self.making.subscribe();
+        // The sender lives in `self`.
+        let _ = making.wait_for(|count| *count == 0).await;
     }
 
     /// What went wrong with this pool, as an error that names it.

@@ -24,6 +24,7 @@ pub mod cloud_init;
 mod configuration;
 mod connected_pool;
 pub mod inventory;
+pub mod making;
 pub mod plan;
 mod pool;
 mod secret_reference;

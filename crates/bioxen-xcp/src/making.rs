@@ -1,0 +1,338 @@
+//! Making a virtual machine: from a plan to Lua in a guest, and back to nothing if that fails.
+//!
+//! ```text
+//! clone ─▶ provision ─▶ size ─▶ disk ─▶ network ─▶ seed ─▶ start ─▶ address ─▶ ssh ─▶ cloud-init ─▶ unseed ─▶ lua
+//!   └───────────┴──────────┴───────┴───────┴─────────┴───────┴─────────┴────────┴─────────┴──────────┴────────┴──▶ undo
+//! ```
+//!
+//! Each step has a deadline and is told of when it begins and when it ends. Whatever fails, and when
+//! whoever waits for it goes away, all that was made is removed again. What a controller that was killed
+//! leaves behind is found by its name or its [tags](crate::tags).
+
+mod address;
+mod error;
+mod guest;
+mod machine;
+mod removal;
+mod setup;
+mod worker_image;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bioxen_core::{Digest, Event, RunId, VmSpec};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use xenapi::{Ref, Task, class};
+
+pub use address::AddressSource;
+pub use error::{Cause, JournalError, MakeError};
+pub use guest::{GuestLua, LuaError, reach, start_lua};
+pub use removal::{RemovalError, remove_machine};
+pub use worker_image::{NoWorkerImage, WorkerSource};
+
+use crate::connected_pool::ConnectedPool;
+use crate::plan::{Plan, PoolView, StepKind};
+use crate::ssh::{ClientKey, Connection, PublicKey};
+use crate::tags::Tags;
+
+/// Who hears of the steps.
+pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What is to be made, for whom, and who is told.
+#[derive(Clone)]
+pub struct MakeOrder {
+    /// Where.
+    pub pool: Arc<ConnectedPool>,
+    /// What.
+    pub spec: VmSpec,
+    /// The controller that it is not to outlive, if any.
+    pub fleet: Option<Uuid>,
+    /// The run that it is made for, if any.
+    pub run: Option<RunId>,
+    /// Where our worker comes from.
+    pub worker: WorkerSource,
+    /// Where what is known of it is noted.
+    pub journal: Arc<dyn Journal>,
+    /// Who hears of the steps.
+    pub report: Report,
+}
+
+/// Where what is known of a virtual machine in the making is noted, so that it can be found again
+/// whatever happens to this program.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Notes it. When this has returned, it is to survive a crash; when it fails, making stops.
+    async fn note(&self, known: &Known) -> Result<(), JournalError>;
+}
+
+/// Notes nothing: for machines that are not to outlive their controller, which their tags tell of.
+#[derive(Clone, Copy, Debug)]
+pub struct NoJournal;
+
+#[async_trait]
+impl Journal for NoJournal {
+    async fn note(&self, _: &Known) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+/// What is known of a virtual machine.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Which attempt it is: its name is the [label](crate::tags::making_label) of this until it has been
+    /// marked as ours.
+    pub making: Uuid,
+    /// Its identity on the pool, once it is there.
+    pub uuid: Option<String>,
+    /// The plan that it is made by.
+    pub plan: Arc<Plan>,
+    /// How its guest is entered, once that is known.
+    pub entry: Option<Entry>,
+    /// Where it is reached, once that is known.
+    pub address: Option<(IpAddr, AddressSource)>,
+    /// The digest of the disk by which its guest set itself up, once that was made.
+    pub seed: Option<Digest>,
+    /// Whether it is ready.
+    pub ready: bool,
+}
+
+/// How a guest is entered.
+#[derive(Clone)]
+pub struct Entry {
+    /// The guest's user.
+    pub user: String,
+    /// The port of its SSH server.
+    pub port: u16,
+    /// The key that the guest shows.
+    pub host_key: PublicKey,
+    /// The key that we show.
+    pub client_key: ClientKey,
+}
+
+/// A virtual machine that was made, with Lua in it.
+pub struct Made {
+    /// How the pool refers to it.
+    pub vm: Ref<class::Vm>,
+    /// All that is known of it.
+    pub known: Known,
+    /// The connection to its guest.
+    pub connection: Connection,
+    /// Lua in it.
+    pub lua: GuestLua,
+    /// What cloud-init complained about, but went on.
+    pub warnings: Vec<String>,
+    /// How long each step took.
+    pub timeline: Vec<Timed>,
+}
+
+/// How long a step took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Timed {
+    /// Which.
+    pub step: StepKind,
+    /// How long, in microseconds in JSON.
+    #[serde(rename = "took_us", serialize_with = "as_microseconds")]
+    pub took: Duration,
+}
+
+fn as_microseconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Makes a virtual machine and starts Lua in it.
+///
+/// When this fails, what had been made is removed first; the error says if some of it could not be.
+/// When its future is dropped, the same happens behind it: [`ConnectedPool::settled`] waits for that.
+pub async fn make(order: MakeOrder) -> Result<Made, MakeError> {
+    let (alive, abandoned) = oneshot::channel::<Infallible>();
+    let busy = order.pool.busy();
+    let task = tokio::spawn(async move {
+        let _busy = busy;
+        Attempt::new(order).run(abandoned).await
+    });
+    let made = task.await;
+    drop(alive);
+    match made {
+        Ok(made) => made,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => unreachable!("nobody else can abort it: {error}"),
+    }
+}
+
+/// What has been made so far.
+#[derive(Default)]
+struct Progress {
+    /// The server's task that makes the VM, until that is known.
+    cloning: Option<Task<Ref<class::Vm>>>,
+    vm: Option<Ref<class::Vm>>,
+    seed: Option<machine::SeedOnPool>,
+    known: Option<Known>,
+    warnings: Vec<String>,
+    timeline: Vec<Timed>,
+}
+
+struct Attempt {
+    order: MakeOrder,
+    making: Uuid,
+}
+
+impl Attempt {
+    fn new(order: MakeOrder) -> Self {
+        Self { order, making: Uuid::now_v7() }
+    }
+
+    fn tags(&self, plan: &Plan) -> Tags {
+        let lifetime = plan.lifetime.and_then(|time| jiff::SignedDuration::try_from(time).ok());
+        Tags {
+            owner: self.order.pool.owner(),
+            vm: Some(plan.vm.clone()),
+            fleet: self.order.fleet,
+            run: self.order.run,
+            expires: lifetime.and_then(|time| Timestamp::now().checked_add(time).ok()),
+        }
+    }
+
+    async fn run(self, abandoned: oneshot::Receiver<Infallible>) -> Result<Made, MakeError> {
+        let mut progress = Progress::default();
+        let outcome = tokio::select! {
+            biased;
+            _ = abandoned => Err((None, Cause::Abandoned)),
+            outcome = self.steps(&mut progress) => outcome,
+        };
+        let (step, cause) = match outcome {
+            Ok((connection, lua)) => {
+                let Progress { vm, known, warnings, timeline, .. } = progress;
+                let (Some(vm), Some(known)) = (vm, known) else {
+                    unreachable!("Lua runs in a VM that was made")
+                };
+                return Ok(Made { vm, known, connection, lua, warnings, timeline });
+            }
+            Err(failure) => failure,
+        };
+        let left = self.undo(progress).await;
+        Err(MakeError { vm: self.order.spec.name.clone(), step, cause: Box::new(cause), left })
+    }
+
+    async fn steps(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<(Connection, GuestLua), (Option<StepKind>, Cause)> {
+        let resolved = async {
+            let view = PoolView::of(&self.order.pool.mirror().view());
+            Plan::new(&self.order.spec, &view).map_err(Cause::from)
+        };
+        let mut timeline = Vec::new();
+        let plan = Arc::new(self.step(StepKind::Resolve, &mut timeline, resolved).await?);
+        progress.timeline = timeline;
+        progress.known = Some(Known {
+            making: self.making,
+            uuid: None,
+            plan: Arc::clone(&plan),
+            entry: None,
+            address: None,
+            seed: None,
+            ready: false,
+        });
+        self.on_the_pool(&plan, progress).await?;
+        let address = self.address(&plan, progress).await?;
+        self.in_the_guest(address, progress).await
+    }
+
+    /// Does one step: tells of it, bounds it, and notes how long it took.
+    async fn step<T>(
+        &self,
+        step: StepKind,
+        timeline: &mut Vec<Timed>,
+        work: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, (Option<StepKind>, Cause)> {
+        let vm = || self.order.spec.name.clone();
+        let name = step.name();
+        (self.order.report)(Event::StepStarted { vm: vm(), step: name, at: Timestamp::now() });
+        let started = Instant::now();
+        // Futures of this size would make those that hold them large.
+        let done = tokio::time::timeout(step.deadline(), Box::pin(work)).await;
+        let took = started.elapsed();
+        timeline.push(Timed { step, took });
+        let outcome = done.unwrap_or(Err(Cause::Deadline { after: step.deadline() }));
+        let failed = outcome.as_ref().err().map(ToString::to_string);
+        let ended = Event::StepEnded { vm: vm(), step: name, took, failed, at: Timestamp::now() };
+        (self.order.report)(ended);
+        outcome.map_err(|cause| (Some(step), cause))
+    }
+
+    async fn note(&self, progress: &Progress) -> Result<(), Cause> {
+        match &progress.known {
+            Some(known) => Ok(self.order.journal.note(known).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what was made, and names what could not be removed.
+    async fn undo(&self, mut progress: Progress) -> Vec<String> {
+        let (pool, mut left) = (&self.order.pool, Vec::new());
+        if progress.known.is_none() {
+            return left;
+        }
+        let label = crate::tags::making_label(self.making);
+        if let Some(cloning) = progress.cloning.take() {
+            progress.vm = removal::end_cloning(cloning).await;
+        }
+        let found = match progress.vm {
+            Some(vm) => Ok(vec![vm]),
+            None => pool.client().vm().get_by_name_label(&label).await,
+        };
+        match found {
+            Ok(vms) => {
+                for vm in vms {
+                    if let Err(error) = remove_machine(pool, &vm).await {
+                        left.push(format!("vm `{label}`: {}", Chain(&error)));
+                    }
+                }
+            }
+            Err(error) => left.push(format!("vm `{label}`: {}", Chain(&error))),
+        }
+        if let Some(seed) = progress.seed
+            && let Err(error) = removal::remove_disk(pool, &seed.disk).await
+        {
+            left.push(format!("its seed disk: {}", Chain(&error)));
+        }
+        let vm = self.order.spec.name.clone();
+        (self.order.report)(Event::MakingUndone { vm, left: left.clone(), at: Timestamp::now() });
+        left
+    }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) struct Chain<'e>(pub(crate) &'e dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fingerprint = self.host_key.fingerprint();
+        write!(f, "Entry({} on port {}, {fingerprint})", self.user, self.port)
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("known", &self.known).finish_non_exhaustive()
+    }
+}

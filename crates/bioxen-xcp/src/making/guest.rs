@@ -1,0 +1,362 @@
+//! The steps in the guest: logging in, waiting for cloud-init, and Lua.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bioxen_core::backend::StartError;
+use bioxen_core::protocol::standalone::Order;
+use bioxen_core::{Grants, Interpreter, InterpreterFacts, Isolation, Mechanism, VmSpec};
+use bytes::Bytes;
+
+use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
+use crate::cloud_init::{Evidence, Verdict};
+use crate::plan::StepKind;
+use crate::ssh::files::{FileError, Placed, WorkerImage};
+use crate::ssh::guest::{self, GuestError, GuestMachine, GuestProgram, SshLink};
+use crate::ssh::{Command, Connection, HostKeyCheck, Login, Next, Reconnect, ReconnectPolicy};
+use crate::ssh::{SshError, Target};
+
+/// Where our worker lies in a guest, from the user's home directory.
+const WORKER_DIRECTORY: &str = ".cache/bioxen";
+
+/// How long Lua may take to come up.
+const LUA_WITHIN: Duration = Duration::from_mins(1);
+
+/// What of a guest's files and answers is read.
+const EVIDENCE: usize = 256 << 10;
+
+/// Interpreters that are tried where our worker does not run.
+const INTERPRETERS: [&str; 2] = ["lua5.4", "lua"];
+
+/// Lua that has just come up in a guest, with an empty state.
+pub struct GuestLua {
+    /// The connection to it.
+    pub link: SshLink,
+    /// The worker from outside.
+    pub machine: GuestMachine,
+    /// The interpreter.
+    pub interpreter: InterpreterFacts,
+    /// What holds it in, within the guest.
+    pub isolation: Isolation,
+    /// The grants as the guest understood them.
+    pub grants: Grants,
+    /// The granted variables with their values.
+    pub environment: BTreeMap<String, String>,
+    /// The directory that relative paths start from, where the worker told it.
+    pub working_directory: Option<PathBuf>,
+    /// Whether our worker had to be copied.
+    pub placed: Option<Placed>,
+    /// Why it is the guest's own interpreter that runs, where that was not asked for.
+    pub fallback: Option<String>,
+}
+
+/// Why Lua did not come up in a guest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LuaError {
+    /// There is no worker to copy.
+    #[error(transparent)]
+    Image(#[from] NoWorkerImage),
+    /// It could not be copied.
+    #[error("our worker could not be put into the guest")]
+    File(#[source] Box<FileError>),
+    /// It could not be started.
+    #[error("Lua could not be started in the guest")]
+    Guest(#[source] Box<GuestError>),
+    /// The guest was not reached.
+    #[error("the guest was not reached")]
+    Ssh(#[source] Box<SshError>),
+    /// It is not held in as was demanded, or what was granted is not there.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl From<FileError> for LuaError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
+}
+
+impl From<SshError> for LuaError {
+    fn from(error: SshError) -> Self {
+        Self::Ssh(Box::new(error))
+    }
+}
+
+impl From<GuestError> for LuaError {
+    fn from(error: GuestError) -> Self {
+        Self::Guest(Box::new(error))
+    }
+}
+
+impl LuaError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Image(error) => error.hint(),
+            Self::File(error) => error.hint(),
+            Self::Guest(error) => error.hint(),
+            Self::Ssh(error) => error.hint(),
+            Self::Start(error) => error.hint(),
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) async fn in_the_guest(
+        &self,
+        address: IpAddr,
+        progress: &mut Progress,
+    ) -> Result<(Connection, GuestLua), (Option<StepKind>, Cause)> {
+        let mut timeline = std::mem::take(&mut progress.timeline);
+        let entry = progress.known.as_ref().and_then(|known| known.entry.clone());
+        let reached = async {
+            let entry = entry.ok_or(Cause::Abandoned)?;
+            Ok(reach(address, &entry, StepKind::Ssh.deadline()).await?)
+        };
+        let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
+        let grown = self.cloud_init(&connection, progress);
+        self.step(StepKind::CloudInit, &mut timeline, grown).await?;
+        let unseeded = self.unseed(progress);
+        self.step(StepKind::Unseed, &mut timeline, unseeded).await?;
+        let started = async {
+            let lua = start_lua(&connection, &self.order.spec, &self.order.worker).await?;
+            if let Some(known) = &mut progress.known {
+                known.ready = true;
+            }
+            self.note(progress).await?;
+            Ok(lua)
+        };
+        let lua = self.step(StepKind::Lua, &mut timeline, started).await?;
+        progress.timeline = timeline;
+        progress.warnings.extend(lua.fallback.clone());
+        Ok((connection, lua))
+    }
+
+    /// Waits for cloud-init's own verdict.
+    async fn cloud_init(
+        &self,
+        connection: &Connection,
+        progress: &mut Progress,
+    ) -> Result<(), Cause> {
+        let limit = StepKind::CloudInit.deadline();
+        let run =
+            async |command: Command| connection.run(&command, Bytes::new(), EVIDENCE, limit).await;
+        // It returns when cloud-init is done, one way or another; what it says is read below, as its words
+        // differ from version to version.
+        run(Command::new("cloud-init").arguments(["status", "--wait"])).await?;
+        let status = run(Command::new("cloud-init").arguments(["status", "--format", "json"]));
+        let status = status.await?.stdout;
+        let cat = async |path: &str| run(Command::new("cat").argument(path)).await;
+        let (file, result) =
+            (cat("/run/cloud-init/status.json").await?, cat("/run/cloud-init/result.json").await?);
+        let mut evidence = Evidence {
+            status_command: Some(&status),
+            status_file: Some(&file.stdout),
+            result_file: Some(&result.stdout),
+            log: None,
+        };
+        match evidence.verdict() {
+            Some(Verdict::Error { .. }) => {
+                let end = ["-c", "100000", "/var/log/cloud-init.log"];
+                let log = run(Command::new("tail").arguments(end)).await?.stdout;
+                evidence.log = Some(&log);
+                let errors = match evidence.verdict() {
+                    Some(Verdict::Error { errors }) => errors,
+                    _ => Vec::new(),
+                };
+                Err(Cause::CloudInit { errors })
+            }
+            Some(Verdict::Done { warnings }) => {
+                progress.warnings.extend(warnings);
+                Ok(())
+            }
+            Some(Verdict::Disabled { reason }) => {
+                progress.warnings.push(format!("cloud-init is disabled: {reason}"));
+                Ok(())
+            }
+            Some(Verdict::NotStarted | Verdict::Running { .. }) => Err(Cause::CloudInit {
+                errors: vec!["it says that it is done, and that it is not".into()],
+            }),
+            None => {
+                // We are logged in by a key that came with the seed: something has read it.
+                progress.warnings.push("the guest does not say what became of its seed".into());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the seed disk away: it holds the guest's private key. Where the guest does not let go of it,
+    /// it is left until the machine is deleted.
+    async fn unseed(&self, progress: &mut Progress) -> Result<(), Cause> {
+        let Some(seed) = progress.seed.clone() else { return Ok(()) };
+        let machine::SeedOnPool { disk, attachment } = seed;
+        let client = self.order.pool.client();
+        if let Some(attachment) = attachment {
+            let unplugged = client.vbd().unplug(&attachment).await;
+            match unplugged {
+                Err(error) if error.code() == Some("DEVICE_ALREADY_DETACHED") => {}
+                Err(error) if error.failure().is_some() => {
+                    let what = super::Chain(&error);
+                    progress.warnings.push(format!("the seed disk stays attached: {what}"));
+                    return Ok(());
+                }
+                other => other?,
+            }
+            client.vbd().destroy(&attachment).await?;
+        }
+        super::removal::remove_disk(&self.order.pool, &disk).await?;
+        progress.seed = None;
+        Ok(())
+    }
+}
+
+/// Logs in to a guest, which may be starting: tries again while that can help.
+pub async fn reach(
+    address: IpAddr,
+    entry: &Entry,
+    give_up_after: Duration,
+) -> Result<Connection, SshError> {
+    let check = HostKeyCheck::Pinned(entry.host_key.clone());
+    let login = Login::Key(entry.client_key.clone());
+    let target =
+        Target::new(address.to_string(), entry.user.as_str(), check, login).port(entry.port);
+    let policy = ReconnectPolicy {
+        first_delay: Duration::from_millis(20),
+        longest_delay: Duration::from_secs(2),
+        give_up_after,
+    };
+    let (started, mut reconnect) = (Instant::now(), Reconnect::new(policy));
+    loop {
+        let error = match Connection::open(&target).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        match reconnect.failed(started.elapsed(), &error) {
+            Next::TryAfter(delay) => tokio::time::sleep(delay).await,
+            Next::GiveUp => return Err(error),
+        }
+    }
+}
+
+/// Starts Lua in a guest as a VM's spec orders it: by our worker, which is put there first, or by the
+/// guest's own interpreter where our worker does not run.
+pub async fn start_lua(
+    connection: &Connection,
+    spec: &VmSpec,
+    worker: &WorkerSource,
+) -> Result<GuestLua, LuaError> {
+    let names = spec.grants.env.iter();
+    let environment: BTreeMap<_, _> =
+        names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect();
+    let Some(image) = worker.image().await? else {
+        let reason = "no worker is to be copied into guests";
+        return by_shim(connection, spec, environment, reason, None).await;
+    };
+    let (path, placed) = place(connection, &image).await?;
+    let order = Box::new(Order::of(spec, environment.clone()));
+    let program = GuestProgram::Worker { path, order };
+    match guest::start(connection, &program, LUA_WITHIN).await {
+        Ok(started) => of_worker(started, spec, environment, placed),
+        Err(GuestError::Refused { source, .. }) => {
+            Err(source.into_start_error(spec.name.as_str()).into())
+        }
+        // It did not even run: another processor, no room to run things, an older system.
+        Err(error @ GuestError::Introduction { .. }) => {
+            let reason = format!("our worker does not run in this guest: {}", super::Chain(&error));
+            by_shim(connection, spec, environment, &reason, Some(error)).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn place(connection: &Connection, image: &WorkerImage) -> Result<(String, Placed), LuaError> {
+    let files = connection.files().await?;
+    files.make_directories(WORKER_DIRECTORY).await?;
+    let digest = image.digest().to_string();
+    let short: String = digest.trim_start_matches("sha256:").chars().take(16).collect();
+    let path = format!("{WORKER_DIRECTORY}/worker-{short}");
+    let placed = files.put_worker(image, &path).await?;
+    Ok((path, placed))
+}
+
+fn of_worker(
+    started: guest::GuestWorker,
+    spec: &VmSpec,
+    environment: BTreeMap<String, String>,
+    placed: Placed,
+) -> Result<GuestLua, LuaError> {
+    let guest::GuestWorker { link, machine, hello, accepted, isolation } = started;
+    let isolation = isolation.unwrap_or_default();
+    isolation.meets(spec)?;
+    let accepted = accepted.ok_or_else(|| GuestError::Introduction {
+        program: "the worker".into(),
+        reason: "it did not answer its order".into(),
+    })?;
+    let (version, program) = match accepted.program {
+        Some(program) => (program.version, Some(program.path)),
+        None => (hello.interpreter, None),
+    };
+    Ok(GuestLua {
+        link,
+        machine,
+        interpreter: InterpreterFacts { version, program, platform: accepted.platform },
+        isolation,
+        grants: accepted.grants,
+        environment,
+        working_directory: Some(accepted.working_directory),
+        placed: Some(placed),
+        fallback: None,
+    })
+}
+
+/// Starts the guest's own interpreter. Nothing holds it in there, and the record says so.
+async fn by_shim(
+    connection: &Connection,
+    spec: &VmSpec,
+    environment: BTreeMap<String, String>,
+    reason: &str,
+    worker: Option<GuestError>,
+) -> Result<GuestLua, LuaError> {
+    let mut isolation = Isolation::default();
+    for mechanism in Mechanism::ALL {
+        isolation.missed(mechanism, reason);
+    }
+    isolation.meets(spec)?;
+    let names: Vec<String> = match &spec.interpreter {
+        Interpreter::Embedded => INTERPRETERS.map(str::to_owned).into(),
+        Interpreter::Program(path) => vec![path.display().to_string()],
+    };
+    let mut failure = worker;
+    for interpreter in names {
+        let program = GuestProgram::Shim { interpreter: interpreter.clone() };
+        match guest::start(connection, &program, LUA_WITHIN).await {
+            Ok(started) => {
+                let guest::GuestWorker { link, machine, hello, .. } = started;
+                return Ok(GuestLua {
+                    link,
+                    machine,
+                    interpreter: InterpreterFacts {
+                        version: hello.interpreter,
+                        program: Some(interpreter.into()),
+                        platform: hello.platform,
+                    },
+                    isolation,
+                    grants: spec.grants.clone(),
+                    environment,
+                    working_directory: spec.working_directory.clone(),
+                    placed: None,
+                    fallback: Some(reason.to_owned()),
+                });
+            }
+            // Of our worker's failure more can be learnt than of an interpreter that is not there.
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => unreachable!("at least one interpreter was tried"),
+    }
+}

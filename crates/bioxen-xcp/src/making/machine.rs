@@ -1,0 +1,239 @@
+//! The steps that concern the pool alone: from a template to a machine that boots.
+
+use bioxen_core::MacAddress;
+use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
+
+use super::setup::{self, Setup};
+use super::{Attempt, Cause, Progress};
+use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
+use crate::seed_disk::SeedDisk;
+use crate::tags::making_label;
+
+/// A key of `other_config` that would have disks made, or keep a copy from being deleted.
+const OF_THE_TEMPLATE: [&str; 3] = ["disks", "default_template", "install-methods"];
+
+/// A seed disk on a pool.
+#[derive(Clone, Debug)]
+pub(super) struct SeedOnPool {
+    pub(super) disk: Ref<class::Vdi>,
+    /// How it is attached, once it is.
+    pub(super) attachment: Option<Ref<class::Vbd>>,
+}
+
+impl Attempt {
+    /// Everything up to a machine that runs.
+    pub(super) async fn on_the_pool(
+        &self,
+        plan: &Plan,
+        progress: &mut Progress,
+    ) -> Result<(), (Option<StepKind>, Cause)> {
+        let mut timeline = std::mem::take(&mut progress.timeline);
+        let cloned = self.clone_template(plan, progress);
+        let (machine, record) = self.step(StepKind::Clone, &mut timeline, cloned).await?;
+        let vm = &machine;
+        self.step(StepKind::Provision, &mut timeline, self.provision(vm, &record, plan)).await?;
+        self.step(StepKind::Size, &mut timeline, self.size(vm, &record, plan)).await?;
+        if let Some(growth) = &plan.growth {
+            let grown = self.grow(&record, growth);
+            self.step(StepKind::Disk, &mut timeline, grown).await?;
+        }
+        let mut macs = Vec::new();
+        if let Interfaces::These(interfaces) = &plan.interfaces {
+            macs = setup::mac_addresses(interfaces);
+            let made = self.interfaces(vm, &record, interfaces, &macs);
+            self.step(StepKind::Network, &mut timeline, made).await?;
+        }
+        let seeded = self.seed(vm, &record, plan, &macs, progress);
+        self.step(StepKind::Seed, &mut timeline, seeded).await?;
+        self.step(StepKind::Start, &mut timeline, self.start(vm)).await?;
+        progress.timeline = timeline;
+        Ok(())
+    }
+
+    async fn clone_template(
+        &self,
+        plan: &Plan,
+        progress: &mut Progress,
+    ) -> Result<(Ref<class::Vm>, vm::Record), Cause> {
+        // Whatever happens from here on, the machine can be found by its label.
+        self.note(progress).await?;
+        let pool = &self.order.pool;
+        let (template, label) = (&plan.template.reference, making_label(self.making));
+        let permit = pool.cloning(&plan.storage.reference).await;
+        let vms = pool.client().vm();
+        let call = match plan.copy {
+            Copy::Clone => vms.clone(template, &label),
+            Copy::Full => vms.copy(template, &label, &plan.storage.reference),
+        };
+        let task = call.start_task().await?.timeout(StepKind::Clone.deadline());
+        let vm = progress.cloning.insert(task).wait().await?;
+        progress.cloning = None;
+        drop(permit);
+        progress.vm = Some(vm.clone());
+        let record = vms.get_record(&vm).await?;
+        if let Some(known) = &mut progress.known {
+            known.uuid = Some(record.uuid.clone());
+        }
+        self.note(progress).await?;
+        Ok((vm, record))
+    }
+
+    async fn provision(
+        &self,
+        vm: &Ref<class::Vm>,
+        record: &vm::Record,
+        plan: &Plan,
+    ) -> Result<(), Cause> {
+        let vms = self.order.pool.client().vm();
+        let mut other_config = record.other_config.clone();
+        for key in OF_THE_TEMPLATE {
+            other_config.remove(key);
+        }
+        self.tags(plan).write(&mut other_config);
+        // From here on its tags tell whose it is, and it can have its name.
+        vms.set_other_config(vm, &other_config).await?;
+        vms.set_name_label(vm, plan.vm.as_str()).await?;
+        vms.provision(vm).await?;
+        Ok(())
+    }
+
+    async fn size(
+        &self,
+        vm: &Ref<class::Vm>,
+        record: &vm::Record,
+        plan: &Plan,
+    ) -> Result<(), Cause> {
+        let vms = self.order.pool.client().vm();
+        let memory = signed(plan.memory);
+        let is_so =
+            [record.memory_static_max, record.memory_dynamic_min, record.memory_dynamic_max]
+                == [memory; 3];
+        if !is_so {
+            let least = record.memory_static_min.min(memory);
+            vms.set_memory_limits(vm, least, memory, memory, memory).await?;
+        }
+        let vcpus = i64::from(plan.vcpus);
+        // There are never more at the start than there can be.
+        if vcpus > record.vcpus_max {
+            vms.set_vcpus_max(vm, vcpus).await?;
+        }
+        if vcpus != record.vcpus_at_startup {
+            vms.set_vcpus_at_startup(vm, vcpus).await?;
+        }
+        if vcpus < record.vcpus_max {
+            vms.set_vcpus_max(vm, vcpus).await?;
+        }
+        let cores = record.platform.get("cores-per-socket").and_then(|n| n.parse::<i64>().ok());
+        if cores.is_some_and(|cores| cores < 1 || vcpus % cores != 0) {
+            vms.remove_from_platform(vm, "cores-per-socket").await?;
+        }
+        if let Some(host) = &plan.host {
+            vms.set_affinity(vm, &host.reference).await?;
+        }
+        Ok(())
+    }
+
+    async fn grow(&self, record: &vm::Record, growth: &Growth) -> Result<(), Cause> {
+        let client = self.order.pool.client();
+        for vbd in &record.vbds {
+            let vbd = client.vbd().get_record(vbd).await?;
+            if vbd.r#type == enums::VbdType::Disk && vbd.userdevice == growth.device {
+                client.vdi().resize(&vbd.vdi, signed(growth.to)).await?;
+                return Ok(());
+            }
+        }
+        Err(Cause::NoDisk { device: growth.device.clone() })
+    }
+
+    async fn interfaces(
+        &self,
+        vm: &Ref<class::Vm>,
+        record: &vm::Record,
+        interfaces: &[PlannedInterface],
+        macs: &[MacAddress],
+    ) -> Result<(), Cause> {
+        let vifs = self.order.pool.client().vif();
+        for vif in &record.vifs {
+            vifs.destroy(vif).await?;
+        }
+        for (index, (interface, mac)) in interfaces.iter().zip(macs).enumerate() {
+            let mut record = vif::Record {
+                device: index.to_string(),
+                network: interface.network.reference.clone(),
+                vm: vm.clone(),
+                mac: mac.to_string(),
+                mtu: 1500,
+                ..vif::Record::default()
+            };
+            if let Some(allowed) = interface.allowed() {
+                record.locking_mode = enums::VifLockingMode::Locked;
+                let texts = |is_four: bool| {
+                    let of = allowed.iter().filter(move |ip| ip.is_ipv4() == is_four);
+                    of.map(ToString::to_string).collect()
+                };
+                (record.ipv4_allowed, record.ipv6_allowed) = (texts(true), texts(false));
+            }
+            vifs.create(&record).await?;
+        }
+        Ok(())
+    }
+
+    async fn seed(
+        &self,
+        vm: &Ref<class::Vm>,
+        record: &vm::Record,
+        plan: &Plan,
+        macs: &[MacAddress],
+        progress: &mut Progress,
+    ) -> Result<(), Cause> {
+        let client = self.order.pool.client();
+        let Setup { seed, entry, overridden } =
+            Setup::new(&self.order.spec, plan, &record.uuid, macs)?;
+        progress.warnings.extend(overridden);
+        let image = SeedDisk::new(&seed);
+        let mut other_config = Map::default();
+        self.tags(plan).write(&mut other_config);
+        let disk = vdi::Record {
+            name_label: format!("{} seed", plan.vm),
+            name_description: "What the guest sets itself up by; it may be deleted".into(),
+            sr: plan.storage.reference.clone(),
+            virtual_size: signed(image.bytes().len() as u64),
+            r#type: enums::VdiType::User,
+            other_config,
+            ..vdi::Record::default()
+        };
+        let disk = client.vdi().create(&disk).await?;
+        progress.seed = Some(SeedOnPool { disk: disk.clone(), attachment: None });
+        let source = xenapi::Source::bytes(image.used().to_vec());
+        client.import_disk(&disk, source).await?;
+        let attachment = vbd::Record {
+            vm: vm.clone(),
+            vdi: disk.clone(),
+            userdevice: "autodetect".into(),
+            mode: enums::VbdMode::Ro,
+            r#type: enums::VbdType::Disk,
+            unpluggable: true,
+            ..vbd::Record::default()
+        };
+        let attachment = client.vbd().create(&attachment).await?;
+        progress.seed = Some(SeedOnPool { disk, attachment: Some(attachment) });
+        if let Some(known) = &mut progress.known {
+            known.seed = Some(image.digest());
+            known.entry = Some(entry);
+        }
+        self.note(progress).await
+    }
+
+    async fn start(&self, vm: &Ref<class::Vm>) -> Result<(), Cause> {
+        let permit = self.order.pool.power_operation().await;
+        let starting = self.order.pool.client().vm().start(vm, false, false).start_task().await?;
+        starting.timeout(StepKind::Start.deadline()).await?;
+        drop(permit);
+        Ok(())
+    }
+}
+
+/// A size as the server counts: no disk and no memory comes near the end of its numbers.
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
