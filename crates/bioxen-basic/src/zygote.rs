@@ -321,7 +321,9 @@ impl Zygote {
         match reaped {
             Ok(_) if waited && orphans_ended => Ok(()),
             Ok(_) => Err(ShutdownError { left: "some workers".into(), source: None }),
-            Err(error) => Err(ShutdownError { left: "the zygote".into(), source: Some(error) }),
+            Err(error) => {
+                Err(ShutdownError { left: "the zygote".into(), source: Some(error.into()) })
+            }
         }
     }
 }

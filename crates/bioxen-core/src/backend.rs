@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use bytes::BytesMut;
 
 use crate::protocol::Hello;
 use crate::protocol::zygote::Exit;
-use crate::{Grants, InterpreterFacts, Isolation, Mechanism, VmSpec, VmType};
+use crate::{Event, Grants, InterpreterFacts, Isolation, Mechanism, VmName, VmSpec, VmType};
 
 /// A kind of place in which VMs live. Implemented by `bioxen_basic::BasicBackend`.
 #[async_trait]
@@ -21,14 +22,26 @@ pub trait Backend: Send + Sync {
     /// The type of VM that it makes.
     fn vm_type(&self) -> VmType;
 
-    /// Gives a VM a worker that is ready to evaluate, with an empty Lua state.
+    /// Gives a VM a worker that is ready to evaluate, with an empty Lua state. Whatever else the VM needs
+    /// to live in is made the first time, and found again later.
     ///
-    /// When this fails, or its future is dropped, nothing is left behind.
+    /// When this fails, or its future is dropped, nothing is left behind that was not there before.
     async fn start(&self, spec: &VmSpec) -> Result<Started, StartError>;
+
+    /// Ends for good what a VM lives in besides its worker, which has ended. A repeat does nothing.
+    async fn remove(&self, _vm: &VmName) -> Result<(), ShutdownError> {
+        Ok(())
+    }
+
+    /// Tells it who is to hear of what happens while VMs are made. It is called once, before all else.
+    fn report_to(&self, _report: Report) {}
 
     /// Ends all that this backend started and returns when it is gone. A repeat does nothing.
     async fn shutdown(&self) -> Result<(), ShutdownError>;
 }
+
+/// Who hears of events. It never waits.
+pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// A VM that has just been started.
 pub struct Started {
@@ -137,6 +150,16 @@ pub enum StartError {
         /// What was seen.
         reason: String,
     },
+    /// The machine that it was to live in was not made, or not reached.
+    #[error("the machine of vm `{vm}` cannot be used")]
+    Machine {
+        /// The VM.
+        vm: String,
+        /// What to do next.
+        hint: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// This kind of VM does not work on this operating system.
     #[error("{0}")]
     Unsupported(String),
@@ -178,6 +201,7 @@ impl StartError {
                 "remove VMs that are not needed, or raise the limit (`ulimit -n`, `ulimit -u`)".into()
             }
             Self::Worker { .. } => "run `bioxen doctor`; if it finds nothing, please report this".into(),
+            Self::Machine { hint, .. } => hint.clone(),
             Self::Unsupported(_) => "use a Linux machine, or VMs of type `xcpng`".into(),
         }
     }
@@ -189,9 +213,9 @@ impl StartError {
 pub struct ShutdownError {
     /// What was left.
     pub left: String,
-    /// What the system says.
+    /// Why, where that is known.
     #[source]
-    pub source: Option<io::Error>,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 /// A worker speaks another version of the protocol, or none.

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod backend;
 pub mod check;
 pub mod cloud_init;
 mod configuration;
@@ -32,6 +33,7 @@ pub mod seed_disk;
 pub mod ssh;
 pub mod tags;
 
+pub use backend::{XcpngBackend, XcpngBuilder};
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use connected_pool::{Care, ConnectedPool, Permit};
 pub use pool::{

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bioxen_core::backend::Report;
 use bioxen_core::{Digest, Event, RunId, VmSpec};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use xenapi::{Ref, Task, class};
 
 pub use address::AddressSource;
+pub(crate) use address::address_of;
 pub use error::{Cause, JournalError, MakeError};
 pub use guest::{GuestLua, LuaError, reach, start_lua};
 pub use removal::{RemovalError, remove_machine};
@@ -41,9 +43,6 @@ use crate::connected_pool::ConnectedPool;
 use crate::plan::{Plan, PoolView, StepKind};
 use crate::ssh::{ClientKey, Connection, PublicKey};
 use crate::tags::Tags;
-
-/// Who hears of the steps.
-pub type Report = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// What is to be made, for whom, and who is told.
 #[derive(Clone)]

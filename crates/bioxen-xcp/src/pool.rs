@@ -12,6 +12,7 @@ use xenapi::{
     Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Secret, Trust,
 };
 
+use crate::configuration::NoSuchPool;
 use crate::secret_reference::{SecretError, SecretReference};
 
 /// Under which name the pool's server logs what this program does.
@@ -274,6 +275,15 @@ impl PoolSettings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
+    /// There is no pool of that name.
+    #[error(transparent)]
+    NoSuchPool(#[from] NoSuchPool),
+    /// There is not exactly one, and none was named.
+    #[error("which pool? {}", if there.is_empty() { "there is none".to_owned() } else { format!("there are {}", there.join(", ")) })]
+    Which {
+        /// Their names.
+        there: Vec<String>,
+    },
     /// The password could not be had.
     #[error("could not get the password of pool `{pool}`")]
     Password {
@@ -346,6 +356,11 @@ impl PoolError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::NoSuchPool(error) => Some(error.hint()),
+            Self::Which { there } if there.is_empty() => {
+                Some("add one with `bioxen pool add`".into())
+            }
+            Self::Which { .. } => Some("name one with `--pool`".into()),
             Self::Password { source, .. } => Some(source.hint()),
             Self::ReadAuthority { .. } | Self::Authority { .. } => {
                 Some("name a file with certificates in PEM form".into())

@@ -100,10 +100,15 @@ impl FleetBuilder {
         backends
             .entry(VmType::Basic)
             .or_insert_with(|| Arc::new(BasicBackend::new(self.worker_program, self.standby)));
+        let events = EventSender::new();
+        for backend in backends.values() {
+            let events = events.clone();
+            backend.report_to(Arc::new(move |event| events.tell(|| event)));
+        }
         let inner = FleetInner {
             vms: Mutex::default(),
             backends,
-            events: EventSender::new(),
+            events,
             watchdog: Watchdog::default(),
             permits: self.most_running.map(|most| Arc::new(Semaphore::new(most.max(1)))),
         };
@@ -168,6 +173,14 @@ pub enum RemoveError {
     /// It would not end.
     #[error(transparent)]
     Stop(#[from] StopError),
+    /// What it lives in would not end.
+    #[error("vm `{vm}` was stopped, but not removed")]
+    Place {
+        /// The VM.
+        vm: VmName,
+        /// What was left, and why.
+        source: ShutdownError,
+    },
 }
 
 /// How many there are of what.
@@ -276,6 +289,10 @@ impl Fleet {
         let vm = self.vm(name)?;
         vm.inner.remove();
         vm.stop().await?;
+        if let Some(backend) = self.inner.backend(vm.spec().vm_type()) {
+            let removed = backend.remove(vm.name()).await;
+            removed.map_err(|source| RemoveError::Place { vm: vm.name().clone(), source })?;
+        }
         self.inner.lock().remove(vm.name());
         let name = vm.name().clone();
         self.inner.events.tell(|| Event::VmRemoved { vm: name, at: Timestamp::now() });

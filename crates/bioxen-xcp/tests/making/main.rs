@@ -1,11 +1,21 @@
 //! Machines are made on a simulated pool, with Lua in their guests, and leave nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
+#![cfg(target_os = "linux")]
+
 mod lab;
 
-use bioxen_core::Event;
+use std::time::Duration;
+
+use bioxen_core::{ByteSize, Event};
 use bioxen_xcp::making::{make, remove_machine};
+use bioxen_xcp::plan::StepKind;
+use bioxen_xcp::tags::Tags;
+use xenapi::enums::VbdType;
 
 use lab::Lab;
+
+const GIB: u64 = 1 << 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_made_with_lua_in_it_and_removed_with_all_that_is_its() {
@@ -13,12 +23,91 @@ async fn a_machine_is_made_with_lua_in_it_and_removed_with_all_that_is_its() {
     let before = lab.ours().await;
     let made = make(lab.order(lab.spec("gc"))).await.unwrap();
     let timeline: Vec<_> = made.timeline.iter().map(|timed| (timed.step, timed.took)).collect();
-    println!("{timeline:#?}\n{:?}", made.warnings);
+    println!("{timeline:?}");
+    assert_eq!(made.warnings, Vec::<String>::new());
     assert_eq!(made.lua.interpreter.version, "Lua 5.4.9");
     assert_eq!(made.lua.fallback, None);
     remove_machine(&lab.pool, &made.vm).await.unwrap();
     assert_eq!(lab.ours().await, before);
     let events = lab.events.lock().unwrap();
-    let ended = events.iter().filter(|event| matches!(event, Event::StepEnded { failed: None, .. }));
+    let ended =
+        events.iter().filter(|event| matches!(event, Event::StepEnded { failed: None, .. }));
     assert_eq!(ended.count(), made.timeline.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_as_large_and_connected_as_was_ordered() {
+    let lab = Lab::new().await;
+    let client = lab.pool.client();
+    let networks = client.network().get_all_records().await.unwrap();
+    let network = networks.values().find(|network| !network.pifs.is_empty()).unwrap();
+    let interface = format!("{},mac=0a:00:00:00:00:07", network.name_label);
+    let spec = lab
+        .spec("large")
+        .memory(ByteSize::gib(3))
+        .vcpus(3)
+        .disk(ByteSize::gib(12))
+        .network(interface.parse().unwrap())
+        .lifetime(Duration::from_hours(1));
+    let made = make(lab.order(spec)).await.unwrap();
+    let vm = client.vm().get_record(&made.vm).await.unwrap();
+    assert_eq!((vm.name_label.as_str(), vm.is_a_template), ("large", false));
+    assert_eq!(vm.memory_static_max.cast_unsigned(), 3 * GIB);
+    assert_eq!((vm.vcpus_max, vm.vcpus_at_startup), (3, 3));
+    let tags = Tags::read(&vm.other_config).unwrap();
+    assert_eq!((tags.owner, tags.vm), (lab.pool.owner(), Some("large".parse().unwrap())));
+    assert!(tags.expires.is_some());
+    let [vif] = &vm.vifs[..] else { panic!("{} interfaces", vm.vifs.len()) };
+    assert_eq!(client.vif().get_mac(vif).await.unwrap(), "0a:00:00:00:00:07");
+    // The seed disk is gone, and the one that is left has grown.
+    let mut sizes = Vec::new();
+    for vbd in &vm.vbds {
+        let vbd = client.vbd().get_record(vbd).await.unwrap();
+        if vbd.r#type == VbdType::Disk {
+            let size = client.vdi().get_virtual_size(&vbd.vdi).await.unwrap();
+            sizes.push(size.cast_unsigned());
+        }
+    }
+    assert_eq!(sizes, [12 * GIB]);
+    remove_machine(&lab.pool, &made.vm).await.unwrap();
+    // A repeat does nothing.
+    remove_machine(&lab.pool, &made.vm).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_fails_nothing_is_left_and_the_step_is_named() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    for (call, step) in [
+        ("VM.clone", StepKind::Clone),
+        ("VM.get_record", StepKind::Clone),
+        ("VM.set_other_config", StepKind::Provision),
+        ("VM.provision", StepKind::Provision),
+        ("VM.set_memory_limits", StepKind::Size),
+        ("VDI.resize", StepKind::Disk),
+        ("VIF.create", StepKind::Network),
+        ("VDI.create", StepKind::Seed),
+        ("VBD.create", StepKind::Seed),
+        ("VM.start", StepKind::Start),
+    ] {
+        lab.sim.fail_next(call, "INTERNAL_ERROR", &["the test says so"]);
+        let network = "Pool-wide network associated with eth0".parse().unwrap();
+        let spec = lab.spec("gc").memory(ByteSize::gib(3)).disk(ByteSize::gib(12)).network(network);
+        let error = make(lab.order(spec)).await.unwrap_err();
+        assert_eq!(error.step, Some(step), "{call}: {error}: {:?}", error.cause);
+        assert_eq!(error.left, Vec::<String>::new(), "{call}");
+        assert_eq!(lab.ours().await, before, "{call}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_nobody_waits_for_any_more_is_removed() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    for patience in [5, 40, 150, 400].map(Duration::from_millis) {
+        let made = tokio::time::timeout(patience, make(lab.order(lab.spec("gc")))).await;
+        assert!(made.is_err(), "it was made within {patience:?}");
+        lab.pool.settled().await;
+        assert_eq!(lab.ours().await, before, "given up after {patience:?}");
+    }
 }
