@@ -17,7 +17,6 @@ mod removal;
 mod setup;
 mod worker_image;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use bioxen_core::backend::Report;
 use bioxen_core::{Digest, Event, RunId, VmSpec};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use uuid::Uuid;
 use xenapi::{Ref, Task, class};
 
@@ -145,16 +144,68 @@ fn as_microseconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok
     to.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Started,
+    Lua,
+}
+
+/// Makes a virtual machine and starts it, without waiting for its guest: [`finish`] does that later.
+///
+/// When this fails, or its future is dropped, it is as with [`make`].
+pub async fn start(order: MakeOrder) -> Result<Known, MakeError> {
+    match attempt(order, Until::Started).await? {
+        Outcome::Started(known) => Ok(*known),
+        Outcome::Lua(made) => Ok(made.known),
+    }
+}
+
+/// Waits for the guest of a machine that was started, and starts Lua in it. A repeat does the same again.
+///
+/// When this fails the machine stays as it is.
+pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Result<Made, MakeError> {
+    let plan = Arc::clone(&known.plan);
+    let (_alive, abandoned) = watch::channel(());
+    let attempt = Attempt { order, making: known.making, abandoned };
+    let seed = attempt.seed_of(&vm, &known);
+    let mut progress = Progress { vm: Some(vm), seed, known: Some(known), ..Progress::default() };
+    let lua = async {
+        let address = attempt.address(&plan, &mut progress).await?;
+        attempt.in_the_guest(address, &mut progress).await
+    };
+    match lua.await {
+        Ok((connection, lua)) => Ok(progress.made(connection, lua)),
+        Err((step, cause)) => {
+            let (vm, cause) = (attempt.order.spec.name.clone(), Box::new(cause));
+            Err(MakeError { vm, step, cause, left: Vec::new() })
+        }
+    }
+}
+
 /// Makes a virtual machine and starts Lua in it.
 ///
 /// When this fails, what had been made is removed first; the error says if some of it could not be.
 /// When its future is dropped, the same happens behind it: [`ConnectedPool::settled`] waits for that.
 pub async fn make(order: MakeOrder) -> Result<Made, MakeError> {
-    let (alive, abandoned) = oneshot::channel::<Infallible>();
+    match attempt(order, Until::Lua).await? {
+        Outcome::Lua(made) => Ok(*made),
+        Outcome::Started(_) => unreachable!("it was to go on to Lua"),
+    }
+}
+
+/// What came of an attempt.
+enum Outcome {
+    Started(Box<Known>),
+    Lua(Box<Made>),
+}
+
+async fn attempt(order: MakeOrder, until: Until) -> Result<Outcome, MakeError> {
+    let (alive, abandoned) = watch::channel(());
     let busy = order.pool.busy();
     let task = tokio::spawn(async move {
         let _busy = busy;
-        Attempt::new(order).run(abandoned).await
+        Attempt { order, making: Uuid::now_v7(), abandoned }.run(until).await
     });
     let made = task.await;
     drop(alive);
@@ -180,13 +231,22 @@ struct Progress {
 struct Attempt {
     order: MakeOrder,
     making: Uuid,
+    /// Closed once nobody waits for it any more.
+    abandoned: watch::Receiver<()>,
+}
+
+impl Progress {
+    /// What was made, once Lua runs in it.
+    fn made(self, connection: Connection, lua: GuestLua) -> Made {
+        let Self { vm, known, warnings, timeline, .. } = self;
+        let (Some(vm), Some(known)) = (vm, known) else {
+            unreachable!("Lua runs in a machine that was made")
+        };
+        Made { vm, known, connection, lua, warnings, timeline }
+    }
 }
 
 impl Attempt {
-    fn new(order: MakeOrder) -> Self {
-        Self { order, making: Uuid::now_v7() }
-    }
-
     fn tags(&self, plan: &Plan) -> Tags {
         let lifetime = plan.lifetime.and_then(|time| jiff::SignedDuration::try_from(time).ok());
         Tags {
@@ -198,31 +258,29 @@ impl Attempt {
         }
     }
 
-    async fn run(self, abandoned: oneshot::Receiver<Infallible>) -> Result<Made, MakeError> {
+    async fn run(self, until: Until) -> Result<Outcome, MakeError> {
         let mut progress = Progress::default();
-        let outcome = tokio::select! {
-            biased;
-            _ = abandoned => Err((None, Cause::Abandoned)),
-            outcome = self.steps(&mut progress) => outcome,
-        };
-        let (step, cause) = match outcome {
-            Ok((connection, lua)) => {
-                let Progress { vm, known, warnings, timeline, .. } = progress;
-                let (Some(vm), Some(known)) = (vm, known) else {
-                    unreachable!("Lua runs in a VM that was made")
-                };
-                return Ok(Made { vm, known, connection, lua, warnings, timeline });
+        match self.steps(until, &mut progress).await {
+            Ok(Some((connection, lua))) => {
+                Ok(Outcome::Lua(Box::new(progress.made(connection, lua))))
             }
-            Err(failure) => failure,
-        };
-        let left = self.undo(progress).await;
-        Err(MakeError { vm: self.order.spec.name.clone(), step, cause: Box::new(cause), left })
+            Ok(None) => match progress.known {
+                Some(known) => Ok(Outcome::Started(Box::new(known))),
+                None => unreachable!("a machine that was started is known"),
+            },
+            Err((step, cause)) => {
+                let left = self.undo(progress).await;
+                let (vm, cause) = (self.order.spec.name.clone(), Box::new(cause));
+                Err(MakeError { vm, step, cause, left })
+            }
+        }
     }
 
     async fn steps(
         &self,
+        until: Until,
         progress: &mut Progress,
-    ) -> Result<(Connection, GuestLua), (Option<StepKind>, Cause)> {
+    ) -> Result<Option<(Connection, GuestLua)>, (Option<StepKind>, Cause)> {
         let resolved = async {
             let view = PoolView::of(&self.order.pool.mirror().view());
             Plan::new(&self.order.spec, &view).map_err(Cause::from)
@@ -240,8 +298,11 @@ impl Attempt {
             ready: false,
         });
         self.on_the_pool(&plan, progress).await?;
+        if until == Until::Started {
+            return Ok(None);
+        }
         let address = self.address(&plan, progress).await?;
-        self.in_the_guest(address, progress).await
+        self.in_the_guest(address, progress).await.map(Some)
     }
 
     /// Does one step: tells of it, bounds it, and notes how long it took.
@@ -259,11 +320,25 @@ impl Attempt {
         let done = tokio::time::timeout(step.deadline(), Box::pin(work)).await;
         let took = started.elapsed();
         timeline.push(Timed { step, took });
-        let outcome = done.unwrap_or(Err(Cause::Deadline { after: step.deadline() }));
+        let mut outcome = done.unwrap_or(Err(Cause::Deadline { after: step.deadline() }));
+        if outcome.is_ok() && self.abandoned.has_changed().is_err() {
+            outcome = Err(Cause::Abandoned);
+        }
         let failed = outcome.as_ref().err().map(ToString::to_string);
         let ended = Event::StepEnded { vm: vm(), step: name, took, failed, at: Timestamp::now() };
         (self.order.report)(ended);
         outcome.map_err(|cause| (Some(step), cause))
+    }
+
+    /// Waits for something unless nobody waits for the machine any more. Calls that change something on the
+    /// pool are not given up: what came of them would not be known.
+    async fn unless_abandoned<T>(&self, work: impl Future<Output = T>) -> Result<T, Cause> {
+        let mut abandoned = self.abandoned.clone();
+        tokio::select! {
+            biased;
+            _ = abandoned.changed() => Err(Cause::Abandoned),
+            done = work => Ok(done),
+        }
     }
 
     async fn note(&self, progress: &Progress) -> Result<(), Cause> {

@@ -48,7 +48,7 @@ impl Attempt {
         // The step's own deadline comes first.
         let limit = StepKind::Address.deadline() * 2;
         let looking = mirror.wait_until("its address", limit, |view| address_of(view, vm));
-        Ok(looking.await?)
+        Ok(self.unless_abandoned(looking).await??)
     }
 }
 

@@ -114,7 +114,8 @@ impl Attempt {
         let entry = progress.known.as_ref().and_then(|known| known.entry.clone());
         let reached = async {
             let entry = entry.ok_or(Cause::Abandoned)?;
-            Ok(reach(address, &entry, StepKind::Ssh.deadline()).await?)
+            let reaching = Box::pin(reach(address, &entry, StepKind::Ssh.deadline()));
+            Ok(self.unless_abandoned(reaching).await??)
         };
         let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
         let grown = self.cloud_init(&connection, progress);
@@ -122,7 +123,8 @@ impl Attempt {
         let unseeded = self.unseed(progress);
         self.step(StepKind::Unseed, &mut timeline, unseeded).await?;
         let started = async {
-            let lua = start_lua(&connection, &self.order.spec, &self.order.worker).await?;
+            let starting = start_lua(&connection, &self.order.spec, &self.order.worker);
+            let lua = self.unless_abandoned(starting).await??;
             if let Some(known) = &mut progress.known {
                 known.ready = true;
             }

@@ -4,10 +4,10 @@ use bioxen_core::MacAddress;
 use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
 
 use super::setup::{self, Setup};
-use super::{Attempt, Cause, Progress};
+use super::{Attempt, Cause, Known, Progress};
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
-use crate::tags::making_label;
+use crate::tags::{Tags, making_label};
 
 /// A key of `other_config` that would have disks made, or keep a copy from being deleted.
 const OF_THE_TEMPLATE: [&str; 3] = ["disks", "default_template", "install-methods"];
@@ -21,6 +21,19 @@ pub(super) struct SeedOnPool {
 }
 
 impl Attempt {
+    /// The seed disk that a machine still has: the one of its disks that carries our tags.
+    pub(super) fn seed_of(&self, vm: &Ref<class::Vm>, known: &Known) -> Option<SeedOnPool> {
+        let view = self.order.pool.mirror().view();
+        view.get(vm)?.vbds.iter().find_map(|attachment| {
+            let disk = view.get(attachment)?.vdi.clone();
+            let tags = Tags::read(&view.get(&disk)?.other_config)?;
+            let is_ours = tags.owner == self.order.pool.owner();
+            let is_its = tags.vm.as_ref() == Some(&known.plan.vm);
+            let attachment = Some(attachment.clone());
+            (is_ours && is_its).then_some(SeedOnPool { disk, attachment })
+        })
+    }
+
     /// Everything up to a machine that runs.
     pub(super) async fn on_the_pool(
         &self,
@@ -59,14 +72,14 @@ impl Attempt {
         self.note(progress).await?;
         let pool = &self.order.pool;
         let (template, label) = (&plan.template.reference, making_label(self.making));
-        let permit = pool.cloning(&plan.storage.reference).await;
+        let permit = self.unless_abandoned(pool.cloning(&plan.storage.reference)).await?;
         let vms = pool.client().vm();
         let call = match plan.copy {
             Copy::Clone => vms.clone(template, &label),
             Copy::Full => vms.copy(template, &label, &plan.storage.reference),
         };
         let task = call.start_task().await?.timeout(StepKind::Clone.deadline());
-        let vm = progress.cloning.insert(task).wait().await?;
+        let vm = self.unless_abandoned(progress.cloning.insert(task).wait()).await??;
         progress.cloning = None;
         drop(permit);
         progress.vm = Some(vm.clone());
@@ -225,9 +238,10 @@ impl Attempt {
     }
 
     async fn start(&self, vm: &Ref<class::Vm>) -> Result<(), Cause> {
-        let permit = self.order.pool.power_operation().await;
+        let permit = self.unless_abandoned(self.order.pool.power_operation()).await?;
         let starting = self.order.pool.client().vm().start(vm, false, false).start_task().await?;
-        starting.timeout(StepKind::Start.deadline()).await?;
+        let mut starting = starting.timeout(StepKind::Start.deadline());
+        self.unless_abandoned(starting.wait()).await??;
         drop(permit);
         Ok(())
     }

@@ -8,7 +8,7 @@ mod lab;
 use std::time::Duration;
 
 use bioxen_core::{ByteSize, Event};
-use bioxen_xcp::making::{make, remove_machine};
+use bioxen_xcp::making::{finish, make, remove_machine, start};
 use bioxen_xcp::plan::StepKind;
 use bioxen_xcp::tags::Tags;
 use xenapi::enums::VbdType;
@@ -110,4 +110,22 @@ async fn a_machine_that_nobody_waits_for_any_more_is_removed() {
         lab.pool.settled().await;
         assert_eq!(lab.ours().await, before, "given up after {patience:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_only_started_is_finished_later_and_its_seed_goes_then() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    let known = start(lab.order(lab.spec("gc"))).await.unwrap();
+    assert!(!known.ready && known.address.is_none());
+    let uuid = known.uuid.clone().unwrap();
+    let vm = lab.pool.client().vm().get_by_uuid(&uuid).await.unwrap();
+    for _ in 0..2 {
+        let made = finish(lab.order(lab.spec("gc")), vm.clone(), known.clone()).await.unwrap();
+        assert!(made.known.ready && made.known.address.is_some());
+        let ours = lab.ours().await;
+        assert!(!ours.iter().any(|name| name == "gc seed"), "{ours:?}");
+    }
+    remove_machine(&lab.pool, &vm).await.unwrap();
+    assert_eq!(lab.ours().await, before);
 }
