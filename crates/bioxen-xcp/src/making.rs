@@ -89,8 +89,8 @@ pub struct Known {
     pub making: Uuid,
     /// Its identity on the pool, once it is there.
     pub uuid: Option<String>,
-    /// The plan that it is made by.
-    pub plan: Arc<Plan>,
+    /// The plan that it is made by, where that is not over.
+    pub plan: Option<Arc<Plan>>,
     /// How its guest is entered, once that is known.
     pub entry: Option<Entry>,
     /// Where it is reached, once that is known.
@@ -165,13 +165,12 @@ pub async fn start(order: MakeOrder) -> Result<Known, MakeError> {
 ///
 /// When this fails the machine stays as it is.
 pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Result<Made, MakeError> {
-    let plan = Arc::clone(&known.plan);
     let (_alive, abandoned) = watch::channel(());
     let attempt = Attempt { order, making: known.making, abandoned };
-    let seed = attempt.seed_of(&vm, &known);
+    let seed = attempt.seed_of(&vm);
     let mut progress = Progress { vm: Some(vm), seed, known: Some(known), ..Progress::default() };
     let lua = async {
-        let address = attempt.address(&plan, &mut progress).await?;
+        let address = attempt.address(&mut progress).await?;
         attempt.in_the_guest(address, &mut progress).await
     };
     match lua.await {
@@ -291,7 +290,7 @@ impl Attempt {
         progress.known = Some(Known {
             making: self.making,
             uuid: None,
-            plan: Arc::clone(&plan),
+            plan: Some(Arc::clone(&plan)),
             entry: None,
             address: None,
             seed: None,
@@ -301,7 +300,7 @@ impl Attempt {
         if until == Until::Started {
             return Ok(None);
         }
-        let address = self.address(&plan, progress).await?;
+        let address = self.address(progress).await?;
         self.in_the_guest(address, progress).await.map(Some)
     }
 

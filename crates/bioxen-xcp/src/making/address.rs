@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use bioxen_core::VmSpec;
 use serde::{Deserialize, Serialize};
 use xenapi::mirror::View;
 use xenapi::{Map, Ref, class, enums};
 
 use super::{Attempt, Cause, Progress};
-use crate::plan::{Interfaces, Plan, StepKind};
+use crate::plan::StepKind;
 
 /// How an address was learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +23,11 @@ pub enum AddressSource {
 impl Attempt {
     pub(super) async fn address(
         &self,
-        plan: &Plan,
         progress: &mut Progress,
     ) -> Result<IpAddr, (Option<StepKind>, Cause)> {
         let mut timeline = std::mem::take(&mut progress.timeline);
         let learnt = async {
-            let found = match chosen(plan) {
+            let found = match chosen(&self.order.spec) {
                 Some(address) => (address, AddressSource::Static),
                 None => (self.told(progress).await?, AddressSource::GuestMetrics),
             };
@@ -53,13 +53,8 @@ impl Attempt {
 }
 
 /// The first address that was chosen for it.
-fn chosen(plan: &Plan) -> Option<IpAddr> {
-    match &plan.interfaces {
-        Interfaces::OfTemplate { .. } => None,
-        Interfaces::These(interfaces) => {
-            interfaces.iter().find_map(|interface| Some(interface.spec.address?.ip()))
-        }
-    }
+fn chosen(spec: &VmSpec) -> Option<IpAddr> {
+    spec.machine()?.networks.iter().find_map(|network| Some(network.address?.ip()))
 }
 
 /// The address that a machine which runs has told.

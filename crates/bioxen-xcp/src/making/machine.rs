@@ -4,7 +4,7 @@ use bioxen_core::MacAddress;
 use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
 
 use super::setup::{self, Setup};
-use super::{Attempt, Cause, Known, Progress};
+use super::{Attempt, Cause, Progress};
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
 use crate::tags::{Tags, making_label};
@@ -22,13 +22,13 @@ pub(super) struct SeedOnPool {
 
 impl Attempt {
     /// The seed disk that a machine still has: the one of its disks that carries our tags.
-    pub(super) fn seed_of(&self, vm: &Ref<class::Vm>, known: &Known) -> Option<SeedOnPool> {
+    pub(super) fn seed_of(&self, vm: &Ref<class::Vm>) -> Option<SeedOnPool> {
         let view = self.order.pool.mirror().view();
         view.get(vm)?.vbds.iter().find_map(|attachment| {
             let disk = view.get(attachment)?.vdi.clone();
             let tags = Tags::read(&view.get(&disk)?.other_config)?;
             let is_ours = tags.owner == self.order.pool.owner();
-            let is_its = tags.vm.as_ref() == Some(&known.plan.vm);
+            let is_its = tags.vm.as_ref() == Some(&self.order.spec.name);
             let attachment = Some(attachment.clone());
             (is_ours && is_its).then_some(SeedOnPool { disk, attachment })
         })
