@@ -1,4 +1,4 @@
-//! The user's configuration file, `config.toml`: which pools there are.
+//! The user's configuration file, `config.toml`: which pools there are, and what VMs on them are like.
 //!
 //! ```toml
 //! version = 1
@@ -8,6 +8,10 @@
 //! user = "root"
 //! password = "env:LAB_PASSWORD"
 //! fingerprint = "3a:5f:…"        # or certificate_authority = "/etc/ssl/lab.pem"
+//!
+//! [defaults.xcpng]
+//! pool = "lab"
+//! template = "Debian 12 (cloud-init)"
 //! ```
 //!
 //! A person may edit it: what they wrote, comments included, stays as it is when a pool is added or
@@ -19,18 +23,22 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{Document, DocumentMut, Item, Table, value};
 
-use crate::pool::{InvalidPool, PoolName, PoolSettings, PoolTable};
+use crate::defaults::XcpngDefaults;
+use crate::pool::{InvalidPool, PoolName, PoolSettings, PoolTable, TrustSettings};
+use crate::settings::{Defaults, Lines, Origin, Place};
 
 /// The version of the file's form that this program writes, and the newest that it reads.
-const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 1;
 
 /// The configuration, as it was when it was read.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     path: PathBuf,
     pools: BTreeMap<PoolName, PoolSettings>,
+    xcpng: XcpngDefaults,
+    lines: Lines,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +47,8 @@ struct Contents {
     version: i64,
     #[serde(default)]
     pools: BTreeMap<String, PoolTable>,
+    #[serde(default)]
+    defaults: Defaults,
 }
 
 /// Why there is no such configuration, or it could not be changed.
@@ -140,14 +150,17 @@ impl Configuration {
         Self::parse(path, &text)
     }
 
-    fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigurationError> {
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigurationError> {
         if text.trim().is_empty() {
-            return Ok(Self { path, pools: BTreeMap::new() });
+            let (pools, xcpng, lines) = Default::default();
+            return Ok(Self { path, pools, xcpng, lines });
         }
         check_version(&path, text)?;
-        let contents: Contents = toml_edit::de::from_str(text).map_err(|error| {
-            ConfigurationError::Malformed { path: path.clone(), reason: error.to_string() }
-        })?;
+        let malformed = |reason| ConfigurationError::Malformed { path: path.clone(), reason };
+        let document = Document::parse(text).map_err(|error| malformed(error.to_string()))?;
+        let lines = Lines::of_document(&document);
+        let contents: Contents =
+            toml_edit::de::from_str(text).map_err(|error| malformed(error.to_string()))?;
         if contents.version != VERSION {
             let reason =
                 format!("there is no form {}; write `version = {VERSION}`", contents.version);
@@ -158,7 +171,7 @@ impl Configuration {
             Ok((pool.name.clone(), pool))
         });
         match pools.collect() {
-            Ok(pools) => Ok(Self { path, pools }),
+            Ok(pools) => Ok(Self { path, pools, xcpng: contents.defaults.xcpng, lines }),
             Err(source) => Err(ConfigurationError::Pool { path, source }),
         }
     }
@@ -187,17 +200,69 @@ impl Configuration {
         PoolName::new(name).ok().and_then(|name| self.pools.get(&name))
     }
 
+    /// What VMs of type `xcpng` are like where nobody says otherwise.
+    pub fn xcpng_defaults(&self) -> &XcpngDefaults {
+        &self.xcpng
+    }
+
+    /// Where a key comes from, written with dots: `pools.lab.user`.
+    pub fn origin(&self, key: &str) -> Origin {
+        if !self.lines.contain(key) {
+            return Origin::Default;
+        }
+        Origin::User(Place { path: self.path.clone(), line: self.lines.of(key) })
+    }
+
     /// Adds a pool to the file. What else is in it stays as it is; two programs that change it at the
     /// same time take turns. When this fails the file is as it was.
     pub fn add_pool(&mut self, pool: &PoolSettings) -> Result<(), ConfigurationError> {
+        self.add(std::slice::from_ref(pool), &XcpngDefaults::default())
+    }
+
+    /// Adds pools and defaults to the file, all or none. Defaults that are there already stay as they are.
+    pub fn add(
+        &mut self,
+        pools: &[PoolSettings],
+        defaults: &XcpngDefaults,
+    ) -> Result<(), ConfigurationError> {
         self.change(|present, document| {
-            if present.pools.contains_key(&pool.name) {
-                return Err(ConfigurationError::Duplicate { name: pool.name.clone() });
+            for pool in pools {
+                if present.pools.contains_key(&pool.name) {
+                    return Err(ConfigurationError::Duplicate { name: pool.name.clone() });
+                }
+                put(document, &["pools"], pool.name.as_str(), to_toml(&pool.to_table()).into());
             }
-            let pools = document.entry("pools").or_insert_with(implicit_table);
-            let entry = Item::Table(to_toml(&pool.to_table()));
-            if let Some(pools) = pools.as_table_like_mut() {
-                pools.insert(pool.name.as_str(), entry);
+            let there = present.xcpng.to_table();
+            for (name, item) in defaults.to_table() {
+                if !there.contains_key(&name) {
+                    put(document, &["defaults", "xcpng"], &name, item);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes how a pool's certificate is known.
+    pub fn trust_pool(
+        &mut self,
+        name: &str,
+        trust: &TrustSettings,
+    ) -> Result<(), ConfigurationError> {
+        self.change(|present, document| {
+            let pool = PoolSettings { trust: trust.clone(), ..present.pool(name)?.clone() };
+            let table = to_toml(&pool.to_table());
+            for key in ["fingerprint", "certificate_authority"] {
+                let pools = document.get_mut("pools").and_then(Item::as_table_like_mut);
+                let Some(there) = pools
+                    .and_then(|pools| pools.get_mut(pool.name.as_str()))
+                    .and_then(Item::as_table_like_mut)
+                else {
+                    continue;
+                };
+                match table.get(key) {
+                    Some(item) => there.insert(key, item.clone()),
+                    None => there.remove(key),
+                };
             }
             Ok(())
         })
@@ -264,6 +329,20 @@ fn check_version(path: &Path, text: &str) -> Result<(), ConfigurationError> {
     }
 }
 
+/// Puts an item into a table of a document, and makes the tables above it where there are none.
+fn put(document: &mut DocumentMut, tables: &[&str], name: &str, item: Item) {
+    let mut inner: Option<&mut dyn toml_edit::TableLike> = Some(document.as_table_mut());
+    for table in tables {
+        inner = inner.and_then(|outer| {
+            outer.entry(table).or_insert_with(implicit_table).as_table_like_mut()
+        });
+    }
+    // What was parsed before has no other kinds of items here.
+    if let Some(inner) = inner {
+        inner.insert(name, item);
+    }
+}
+
 fn implicit_table() -> Item {
     let mut table = Table::new();
     table.set_implicit(true);
@@ -274,7 +353,8 @@ fn to_toml(pool: &PoolTable) -> Table {
     toml_edit::ser::to_document(pool).expect("settings have a form in TOML").as_table().clone()
 }
 
-fn create_private(directory: &Path) -> io::Result<()> {
+/// Makes a directory, for its owner alone.
+pub(crate) fn create_private(directory: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -353,6 +433,54 @@ mod tests {
             parse("version = 1\n[pools.A]\naddresses=['https://a']\npassword='env:A'").is_err()
         );
         assert!(parse("[pools]\n").is_err(), "a form that is not told cannot be relied on");
+    }
+
+    #[test]
+    fn defaults_are_added_where_there_are_none() {
+        in_a_directory(|path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let written = "version = 1\n\n[defaults.xcpng]\nvcpus = 8 # many\n";
+            fs::write(path, written).unwrap();
+            let mut configuration = Configuration::read(path).unwrap();
+            let imported = toml_edit::de::from_str("vcpus = 2\nmemory = '2GiB'\n").unwrap();
+            configuration.add(&[pool("lab")], &imported).unwrap();
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.contains("vcpus = 8 # many\nmemory = \"2GiB\"\n"), "{text}");
+            assert_eq!(configuration.xcpng_defaults().entries().len(), 2);
+            assert_eq!(Configuration::read(path).unwrap().pools().len(), 1);
+            let error = configuration.add(&[pool("old"), pool("lab")], &imported).unwrap_err();
+            assert!(matches!(error, ConfigurationError::Duplicate { .. }), "{error}");
+            assert_eq!(fs::read_to_string(path).unwrap(), text, "all or none");
+        });
+        in_a_directory(|path| {
+            let defaults = toml_edit::de::from_str("vcpus = 2").unwrap();
+            Configuration::read(path).unwrap().add(&[], &defaults).unwrap();
+            let text = fs::read_to_string(path).unwrap();
+            assert_eq!(text, "version = 1\n\n[defaults.xcpng]\nvcpus = 2\n");
+        });
+    }
+
+    #[test]
+    fn how_a_certificate_is_known_can_be_changed() {
+        in_a_directory(|path| {
+            let mut configuration = Configuration::read(path).unwrap();
+            configuration.add_pool(&pool("lab")).unwrap();
+            let authority = TrustSettings::Authority("/etc/ssl/lab.pem".into());
+            configuration.trust_pool("lab", &authority).unwrap();
+            let read = Configuration::read(path).unwrap();
+            assert_eq!(read.pool("lab").unwrap().trust, authority);
+            configuration.trust_pool("lab", &pool("lab").trust).unwrap();
+            assert_eq!(Configuration::read(path).unwrap().pool("lab").unwrap(), &pool("lab"));
+            assert!(configuration.trust_pool("other", &authority).is_err());
+        });
+    }
+
+    #[test]
+    fn a_key_has_a_place_or_is_a_default() {
+        let text = "version = 1\n[pools.lab]\naddresses = ['https://a']\n\npassword = 'env:A'\n";
+        let configuration = Configuration::parse("c.toml".into(), text).unwrap();
+        assert_eq!(configuration.origin("pools.lab.password").to_string(), "user c.toml:5");
+        assert_eq!(configuration.origin("pools.lab.user"), Origin::Default);
     }
 
     #[cfg(unix)]

@@ -24,20 +24,26 @@ pub mod check;
 pub mod cloud_init;
 mod configuration;
 mod connected_pool;
+mod defaults;
 pub mod inventory;
 pub mod making;
 pub mod plan;
 mod pool;
 mod secret_reference;
 pub mod seed_disk;
+mod settings;
 pub mod ssh;
 pub mod tags;
 
 pub use backend::{XcpngBackend, XcpngBuilder};
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use connected_pool::{Care, ConnectedPool, Permit};
+pub use defaults::{GuestUser, InvalidDefault, Label, NamePrefix, Size, XcpngDefaults};
 pub use pool::{
     DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,
 };
 pub use secret_reference::{InvalidReference, SecretError, SecretReference};
+pub use settings::{
+    Origin, PROJECT_FILE, Place, Project, Settings, SettingsError, VARIABLE_PREFIX,
+};
 pub use xenapi::{Endpoint, Fingerprint};
