@@ -25,6 +25,7 @@ pub mod cloud_init;
 mod configuration;
 mod connected_pool;
 mod defaults;
+pub mod import;
 pub mod inventory;
 pub mod making;
 pub mod plan;

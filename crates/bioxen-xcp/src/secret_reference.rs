@@ -4,8 +4,9 @@
 //! control.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
@@ -58,6 +59,20 @@ pub enum SecretError {
         /// What the system says.
         source: io::Error,
     },
+    /// The file cannot be written.
+    #[error("secret file `{}` cannot be written", path.display())]
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file holds another secret.
+    #[error("secret file `{}` is there already, with another secret", path.display())]
+    Taken {
+        /// Its path.
+        path: PathBuf,
+    },
     /// The program cannot be started.
     #[error("`{program}` cannot be started")]
     Command {
@@ -96,6 +111,12 @@ impl SecretError {
         match self {
             Self::NoVariable { name } => format!("set it: `export {name}=…`"),
             Self::File { path, .. } => format!("check that `{}` is yours to read", path.display()),
+            Self::Write { path, .. } => {
+                format!("check that `{}` is in a directory of yours", path.display())
+            }
+            Self::Taken { path } => {
+                format!("remove `{}` if nothing refers to it", path.display())
+            }
             Self::Command { program, .. }
             | Self::CommandFailed { program, .. }
             | Self::CommandTimeout { program } => format!("run `{program}` by hand to see why"),
@@ -105,6 +126,29 @@ impl SecretError {
 }
 
 impl SecretReference {
+    /// Keeps a secret in a new file that only its owner can read, and refers to it. The directory is made
+    /// if it is not there. A file that holds this secret already will do; another is left as it is.
+    pub fn keep_in(path: &Path, secret: &Secret) -> Result<Self, SecretError> {
+        let refuse = |source| SecretError::Write { path: path.to_owned(), source };
+        let directory = path.parent().unwrap_or(Path::new("."));
+        crate::configuration::create_private(directory).map_err(refuse)?;
+        // Only its owner may read it: that is how such files are made.
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(refuse)?;
+        writeln!(file, "{}", secret.expose()).map_err(refuse)?;
+        file.as_file().sync_all().map_err(refuse)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => File::open(directory).and_then(|it| it.sync_all()).map_err(refuse)?,
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                let there = fs::read_to_string(path).map_err(refuse)?;
+                if there.strip_suffix('\n').unwrap_or(&there) != secret.expose() {
+                    return Err(SecretError::Taken { path: path.to_owned() });
+                }
+            }
+            Err(error) => return Err(refuse(error.error)),
+        }
+        Ok(Self::File(path.to_owned()))
+    }
+
     /// Fetches the secret.
     pub async fn resolve(&self) -> Result<Secret, SecretError> {
         let bytes = match self {
@@ -253,6 +297,26 @@ mod tests {
             let reference = SecretReference::File(file.path().to_owned());
             assert!(matches!(reference.resolve().await, Err(SecretError::Unusable { .. })));
         }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_kept_is_read_back_and_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secrets/lab");
+        let secret = Secret::from(" open sesame ");
+        let reference = SecretReference::keep_in(&path, &secret).unwrap();
+        assert_eq!(reference.resolve().await.unwrap().expose(), secret.expose());
+        SecretReference::keep_in(&path, &secret).unwrap();
+        let error = SecretReference::keep_in(&path, &Secret::from("other")).unwrap_err();
+        assert!(matches!(error, SecretError::Taken { .. }), "{error}");
+        assert_eq!(reference.resolve().await.unwrap().expose(), secret.expose());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        }
+        assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1);
     }
 
     #[tokio::test]
