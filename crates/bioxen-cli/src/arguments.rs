@@ -12,9 +12,10 @@ Examples:
   bioxen demo                               several VMs at work on a real genome
 
 Environment:
-  BIOXEN_LOG   log filter, such as `debug` or `bioxen=trace`; goes to standard error
-  BIOXEN_HOME  where history and other state are kept, instead of the XDG directories
-  NO_COLOR     when set, nothing is coloured";
+  BIOXEN_LOG      log filter, such as `debug` or `bioxen=trace`; goes to standard error
+  BIOXEN_HOME     where history and other state are kept, instead of the XDG directories
+  BIOXEN_XCPNG_…  defaults of VMs on pools, such as BIOXEN_XCPNG_POOL
+  NO_COLOR        when set, nothing is coloured";
 
 /// Runs Lua in isolated VMs, each with its own limits and grants, and records every run.
 ///

@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments and its action.
 
 mod completions;
+mod config;
 mod demo;
 mod doctor;
 mod eval;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Repl(repl::Arguments),
     Demo(demo::Arguments),
     Pool(pool::Arguments),
+    Config(config::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -36,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Repl(arguments) => repl::execute(&arguments),
         Command::Demo(arguments) => demo::execute(&arguments),
         Command::Pool(arguments) => pool::execute(&arguments),
+        Command::Config(arguments) => config::execute(&arguments),
         Command::Doctor(arguments) => doctor::execute(&arguments),
         Command::Completions(arguments) => completions::execute(&arguments),
         Command::Man(arguments) => man::execute(&arguments),

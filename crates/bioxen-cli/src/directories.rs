@@ -1,7 +1,7 @@
 //! Where things are kept: `BIOXEN_HOME`, or the XDG directories. Nothing is made here.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -22,6 +22,24 @@ impl Directories {
     /// The directories by this process's environment; `None` when it names no home.
     pub(crate) fn from_environment() -> Option<Self> {
         Self::find(|name| env::var_os(name).map(PathBuf::from))
+    }
+
+    /// Each by its name, with the environment variable that says where it is, if one does.
+    pub(crate) fn entries(&self) -> [(&'static str, &Path, Option<&'static str>); 4] {
+        self.entries_by(|name| env::var_os(name).is_some_and(|path| Path::new(&path).is_absolute()))
+    }
+
+    fn entries_by(
+        &self,
+        is_said: impl Fn(&str) -> bool,
+    ) -> [(&'static str, &Path, Option<&'static str>); 4] {
+        let by = |base| ["BIOXEN_HOME", base].into_iter().find(|variable| is_said(variable));
+        [
+            ("config", &self.config, by("XDG_CONFIG_HOME")),
+            ("data", &self.data, by("XDG_DATA_HOME")),
+            ("state", &self.state, by("XDG_STATE_HOME")),
+            ("cache", &self.cache, by("XDG_CACHE_HOME")),
+        ]
     }
 
     fn find(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<Self> {
@@ -72,6 +90,18 @@ mod tests {
         let directories = find(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]).unwrap();
         assert_eq!(directories.state, PathBuf::from("/h/.local/state/bioxen"));
         assert_eq!(directories.cache, PathBuf::from("/c/bioxen"));
+    }
+
+    #[test]
+    fn each_directory_names_the_variable_that_says_it() {
+        let variables = |variables: &[(&str, &str)]| {
+            let directories = find(variables).unwrap();
+            let is_said = |name: &str| variables.iter().any(|(known, _)| *known == name);
+            directories.entries_by(is_said).map(|(_, _, variable)| variable)
+        };
+        assert_eq!(variables(&[("HOME", "/h"), ("BIOXEN_HOME", "/b")]), [Some("BIOXEN_HOME"); 4]);
+        let one = variables(&[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]);
+        assert_eq!(one, [None, Some("XDG_DATA_HOME"), None, None]);
     }
 
     #[test]

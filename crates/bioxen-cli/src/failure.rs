@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bioxen::{CreateError, EvalError, StartVmError};
-use bioxen_xcp::{ConfigurationError, Endpoint, Fingerprint, PoolError};
+use bioxen_xcp::import::ImportError;
+use bioxen_xcp::{
+    ConfigurationError, Endpoint, Fingerprint, PoolError, SecretError, SettingsError,
+};
 
 use crate::report::Report;
 use crate::signals::Stop;
@@ -42,6 +45,16 @@ pub(crate) enum Failure {
     NoHome,
     #[error(transparent)]
     Configuration(ConfigurationError),
+    #[error(transparent)]
+    Settings(SettingsError),
+    #[error(transparent)]
+    Secret(SecretError),
+    #[error("`{}` cannot be read", path.display())]
+    ReadOld { path: PathBuf, source: io::Error },
+    #[error("`{}` cannot be imported", path.display())]
+    Import { path: PathBuf, source: ImportError },
+    #[error("could not find out the working directory")]
+    WorkingDirectory(#[source] io::Error),
     #[error("no pool has a name yet")]
     NoPools,
     #[error("which pool? There are {there}")]
@@ -75,7 +88,8 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::NoPools | Self::Configuration(ConfigurationError::NoSuchPool(_)) => 3,
-            Self::Configuration(ConfigurationError::Duplicate { .. }) => 4,
+            Self::Configuration(ConfigurationError::Duplicate { .. })
+            | Self::Import { source: ImportError::Taken { .. }, .. } => 4,
             Self::Pool(error) if error.is_unreachable() => 5,
             Self::Pool(error) if error.is_forbidden() => 6,
             Self::Pool(_)
@@ -83,10 +97,16 @@ impl Failure {
             | Self::Incomplete
             | Self::NoHome
             | Self::Configuration(_)
+            | Self::Settings(_)
+            | Self::Secret(_)
+            | Self::Import { source: ImportError::Unreadable(_), .. }
+            | Self::WorkingDirectory(_)
             | Self::NotConfirmed { .. } => 1,
             Self::ReadCode(_)
             | Self::Evaluate(EvalError::Script { .. })
             | Self::WhichPool { .. }
+            | Self::ReadOld { .. }
+            | Self::Import { .. }
             | Self::Path { .. } => 2,
             Self::UnknownCertificate { .. } => 5,
             Self::Create(_)
@@ -112,6 +132,11 @@ impl Failure {
             Self::DemoData(_) => Some("set TMPDIR to a directory with 50 kB to spare".into()),
             Self::NoHome => Some("set HOME, or BIOXEN_HOME to where things are to be kept".into()),
             Self::Configuration(error) => error.hint(),
+            Self::Settings(error) => Some(error.hint()),
+            Self::Secret(error) => Some(error.hint()),
+            Self::Import { source, .. } => Some(source.hint()),
+            Self::ReadOld { .. } => Some("name a file of the library that is there".into()),
+            Self::WorkingDirectory(_) => Some("change to a directory that is there".into()),
             Self::NoPools => Some("add one: `bioxen pool add NAME URL --password WHERE`".into()),
             Self::WhichPool { .. } => Some("name one of them".into()),
             Self::Pool(error) => error.hint(),

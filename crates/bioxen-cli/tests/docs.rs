@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Documents with commands, by their path in the repository.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "docs/tutorial/first-analysis.md",
     "docs/how-to/grant-access.md",
@@ -11,7 +11,9 @@ const DOCUMENTS: [&str; 9] = [
     "docs/how-to/choose-an-interpreter.md",
     "docs/how-to/use-the-library.md",
     "docs/how-to/connect-to-a-pool.md",
+    "docs/how-to/move-from-the-python-library.md",
     "docs/reference/command.md",
+    "docs/reference/configuration.md",
     "docs/reference/run-record.md",
 ];
 

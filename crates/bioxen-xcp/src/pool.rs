@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xenapi::wire::{Request, Value};
 use xenapi::{
-    Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Secret, Trust,
+    Client, Endpoint, Fingerprint, InvalidAddress, InvalidFingerprint, InvalidPem, Secret,
+    TlsError, Trust,
 };
 
 use crate::configuration::NoSuchPool;
@@ -372,6 +373,9 @@ impl PoolError {
                 xenapi::Error::Connect { .. } | xenapi::Error::Timeout { .. } => {
                     Some(format!("find out where it fails with `bioxen pool check {pool}`"))
                 }
+                xenapi::Error::Tls { source: TlsError::Unknown { .. }, .. } => Some(format!(
+                    "have its certificate shown, and compare it: `bioxen pool trust {pool}`"
+                )),
                 other => other.hint(),
             },
         }

@@ -1,5 +1,6 @@
 //! `bioxen pool`: XCP-ng pools, by names that the user gives them.
 
+mod acquaintance;
 mod add;
 mod check;
 mod hosts;
@@ -10,6 +11,7 @@ mod remove;
 mod show;
 mod storage;
 mod templates;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,7 @@ enum Command {
     Add(add::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
+    Trust(trust::Arguments),
     Check(check::Arguments),
     Hosts(hosts::Arguments),
     Templates(templates::Arguments),
@@ -53,6 +56,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Add(arguments) => add::execute(arguments),
         Command::List(arguments) => list::execute(arguments),
         Command::Show(arguments) => show::execute(arguments),
+        Command::Trust(arguments) => trust::execute(arguments),
         Command::Check(arguments) => check::execute(arguments),
         Command::Hosts(arguments) => hosts::execute(arguments),
         Command::Templates(arguments) => templates::execute(arguments),

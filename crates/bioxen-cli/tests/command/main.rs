@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
 mod comparison;
+mod config;
 mod demo;
 mod doctor;
 mod endings;

@@ -150,6 +150,27 @@ fn names_that_are_taken_or_not_there_have_exit_codes_of_their_own() {
 }
 
 #[test]
+fn a_pool_is_trusted_by_what_is_said_and_never_unseen() {
+    let place = Place::new();
+    let url = place.pool().url();
+    place.run(&["add", "lab", &url, "--password", "env:LAB_PASSWORD", "--no-check"]);
+    let ended = place.run(&["hosts"]);
+    assert_eq!(ended.code, Some(5), "nothing says whether to trust it");
+    assert!(ended.stderr.contains("bioxen pool trust lab"), "{ended:?}");
+    let before = place.configuration();
+    let ended = place.run(&["trust", "lab"]);
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    let fingerprint = place.pool().fingerprint().to_lowercase();
+    assert!(ended.stderr.contains(&format!("--fingerprint {fingerprint}")), "{ended:?}");
+    assert_eq!(place.configuration(), before);
+    let ended = place.run(&["trust", "lab", "--fingerprint", &fingerprint]);
+    let said = format!("pool `lab` is trusted by the fingerprint {fingerprint}\n");
+    assert_eq!(ended, Ended::well(&said));
+    assert_eq!(place.run(&["hosts"]).code, Some(0));
+    assert_eq!(place.run(&["trust", "nowhere", "--fingerprint", &fingerprint]).code, Some(3));
+}
+
+#[test]
 fn removing_asks_unless_it_is_told_not_to() {
     let place = Place::new();
     place.add("lab");

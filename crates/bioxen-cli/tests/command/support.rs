@@ -53,6 +53,11 @@ pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
     for variable in ["BIOXEN_LOG", "BIOXEN_WORKER", "PYLUA_DEBUG", "NO_COLOR", "CLICOLOR_FORCE"] {
         command.env_remove(variable);
     }
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(|name| name.starts_with("BIOXEN_XCPNG_")) {
+            command.env_remove(variable);
+        }
+    }
     command
 }
 

@@ -9,9 +9,10 @@ use bioxen_xcp::{
 };
 use serde::Serialize;
 
+use super::acquaintance;
 use super::listing::ask_pool;
 use crate::failure::Failure;
-use crate::{configuration, confirmation, json, output, runtime, shown};
+use crate::{configuration, json, output, runtime, shown};
 
 const AFTER_HELP: &str = "\
 The certificate of a host is its own, so the first contact shows its fingerprint and asks. Compare it with
@@ -78,13 +79,13 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         addresses: arguments.addresses.clone(),
         user: arguments.user.clone(),
         password: arguments.password.clone(),
-        trust: arguments.trust()?,
+        trust: acquaintance::said(arguments.fingerprint, arguments.certificate_authority.as_ref())?,
     };
     let hosts = if arguments.no_check {
         None
     } else {
         if pool.trust == TrustSettings::Nothing {
-            pool.trust = get_acquainted(&pool)?;
+            pool.trust = acquaintance::make(&pool, "was not trusted or added")?;
         }
         let ask = async |client: &xenapi::Client| inventory::hosts(client).await;
         Some(runtime::block_on(async { ask_pool(&pool, ask).await })?)
@@ -102,20 +103,6 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Arguments {
-    fn trust(&self) -> Result<TrustSettings, Failure> {
-        match (self.fingerprint, &self.certificate_authority) {
-            (Some(fingerprint), _) => Ok(TrustSettings::Fingerprint(fingerprint)),
-            (None, Some(path)) => {
-                let path = std::path::absolute(path)
-                    .map_err(|source| Failure::Path { path: path.clone(), source })?;
-                Ok(TrustSettings::Authority(path))
-            }
-            (None, None) => Ok(TrustSettings::Nothing),
-        }
-    }
-}
-
 impl Added<'_> {
     fn text(&self) -> String {
         let what = match (&self.version, self.hosts) {
@@ -126,26 +113,5 @@ impl Added<'_> {
             _ => ", which was not contacted".to_owned(),
         };
         format!("added pool `{}`{what}\n", self.name)
-    }
-}
-
-/// Shows the fingerprint of a pool that is met for the first time, and asks whether it is the right one.
-fn get_acquainted(pool: &PoolSettings) -> Result<TrustSettings, Failure> {
-    let found =
-        runtime::block_on(async { pool.present_fingerprint().await.map_err(Failure::Pool) })?;
-    let Some(found) = found else { return Ok(TrustSettings::Nothing) };
-    let address = pool.addresses[0].clone();
-    let question = format!(
-        "The certificate of {address} has the SHA-256 fingerprint\n  {found}\n\
-         Compare it with what the host itself says:\n  \
-         xe host-get-server-certificate | openssl x509 -noout -fingerprint -sha256\n\
-         Is it the same, and is it to be trusted from now on?"
-    );
-    match confirmation::ask(&question)? {
-        Some(true) => Ok(TrustSettings::Fingerprint(found)),
-        Some(false) => {
-            Err(Failure::NotConfirmed { what: format!("{address} was not trusted or added") })
-        }
-        None => Err(Failure::UnknownCertificate { address, found }),
     }
 }
