@@ -37,7 +37,9 @@ pub use event::Event;
 pub use grants::{Grants, InvalidNetAddress, NetAddress};
 pub use isolation::{Isolation, Mechanism, UnknownMechanism};
 pub use limits::{InvalidLimit, Limit, Limits, Quantity};
-pub use machine::{InvalidNetworkSpec, MachineSpec, NetworkSpec, SizeClass, UnknownSizeClass};
+pub use machine::{
+    FileCopy, InvalidNetworkSpec, MachineSpec, NetworkSpec, SizeClass, UnknownSizeClass,
+};
 pub use name::{InvalidName, InvalidPattern, NamePattern, VmName};
 pub use record::{
     Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, OutputSize, RunContext, RunId,

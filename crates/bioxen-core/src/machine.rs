@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct MachineSpec {
     pub networks: Vec<NetworkSpec>,
     /// The host that it is to run on, if that can take it.
     pub host: Option<String>,
+    /// What its name on the pool begins with, before the VM's own.
+    pub name_prefix: Option<String>,
     /// How long it may live, from when it is made.
     pub lifetime: Option<Duration>,
     /// The guest's user that Lua runs as; `bioxen` where nothing is said.
@@ -50,6 +53,17 @@ pub struct MachineSpec {
     pub cloud_config: Option<String>,
     /// Public keys that may log in besides our own, as in `authorized_keys`.
     pub authorized_keys: Vec<String>,
+    /// What is copied into the guest before Lua starts there.
+    pub files: Vec<FileCopy>,
+}
+
+/// A file or directory of the controller's machine that is copied into a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCopy {
+    /// Where it is here.
+    pub from: PathBuf,
+    /// Where it is to be in the guest; a relative path starts from the user's home directory.
+    pub to: String,
 }
 
 /// Memory and processors by one word.

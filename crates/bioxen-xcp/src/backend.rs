@@ -65,6 +65,7 @@ pub struct XcpngBackend {
 pub struct XcpngBuilder {
     configuration: Configuration,
     owner: Option<Uuid>,
+    fleet: Option<Uuid>,
     worker: WorkerSource,
     care: Care,
     journal: Arc<dyn Journal>,
@@ -84,6 +85,13 @@ impl XcpngBuilder {
     /// Sets the installation that owns what is made; one of its own by default.
     pub fn owner(mut self, owner: Uuid) -> Self {
         self.owner = Some(owner);
+        self
+    }
+
+    /// Sets the id of this controller, which machines carry that are not to outlive it; a new one by
+    /// default.
+    pub fn fleet(mut self, fleet: Uuid) -> Self {
+        self.fleet = Some(fleet);
         self
     }
 
@@ -108,8 +116,8 @@ impl XcpngBuilder {
     /// The backend. Connects to nothing yet.
     pub fn build(self) -> XcpngBackend {
         XcpngBackend {
+            fleet: self.fleet.unwrap_or_else(Uuid::now_v7),
             settings: self,
-            fleet: Uuid::now_v7(),
             pools: Mutex::default(),
             machines: Mutex::default(),
             report: OnceLock::new(),
@@ -123,6 +131,7 @@ impl XcpngBackend {
         XcpngBuilder {
             configuration,
             owner: None,
+            fleet: None,
             worker: WorkerSource::Find,
             care: Care::default(),
             journal: Arc::new(NoJournal),

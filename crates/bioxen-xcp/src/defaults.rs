@@ -77,6 +77,9 @@ impl XcpngDefaults {
             disk: order.disk.or(self.disk.map(|size| size.0)),
             storage: order.storage.or_else(|| label(&self.storage)),
             host: order.host.or_else(|| label(&self.host)),
+            name_prefix: order
+                .name_prefix
+                .or_else(|| self.name_prefix.as_ref().map(ToString::to_string)),
             user: order.user.or_else(|| self.ssh_user.as_ref().map(|user| user.0.clone())),
             ..order
         };

@@ -34,7 +34,7 @@ use xenapi::{Ref, Task, class};
 pub use address::AddressSource;
 pub(crate) use address::address_of;
 pub use error::{Cause, JournalError, MakeError};
-pub use guest::{GuestLua, LuaError, reach, start_lua};
+pub use guest::{GuestLua, LuaError, copy_in, reach, start_lua};
 pub use removal::{RemovalError, remove_machine};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 

@@ -47,6 +47,8 @@ const MOST_INTERFACES: usize = 7;
 pub struct Plan {
     /// The VM that it is for.
     pub vm: VmName,
+    /// Its name on the pool.
+    pub label: String,
     /// What it is made from.
     pub template: Named<class::Vm>,
     /// How its disks come to be.
@@ -69,6 +71,8 @@ pub struct Plan {
     pub user: String,
     /// The port of the guest's SSH server.
     pub port: u16,
+    /// How many files and directories are copied into it.
+    pub files: usize,
     /// What it will take.
     pub cost: Cost,
 }
@@ -176,8 +180,10 @@ impl Plan {
         let growth = growth(vm, machine, template)?;
         let (memory, vcpus) = size(vm, machine, template)?;
         let cost = cost(template, storage, copy, growth.as_ref(), (memory, vcpus), view);
+        let prefix = machine.name_prefix.as_deref().unwrap_or_default();
         let plan = Self {
             vm: vm.clone(),
+            label: format!("{prefix}{vm}"),
             template: template.named.clone(),
             copy,
             storage: storage.named.clone(),
@@ -189,6 +195,7 @@ impl Plan {
             lifetime: machine.lifetime,
             user: machine.user.clone().unwrap_or_else(|| DEFAULT_USER.into()),
             port: machine.port.unwrap_or(DEFAULT_PORT),
+            files: machine.files.len(),
             cost,
         };
         plan.check_room(storage)?;

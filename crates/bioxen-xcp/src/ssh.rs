@@ -40,6 +40,7 @@ mod keys;
 mod reconnect;
 mod stall;
 mod target;
+mod trees;
 
 pub use command::Command;
 pub use connection::Connection;

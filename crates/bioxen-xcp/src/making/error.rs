@@ -10,6 +10,7 @@ use super::{LuaError, RemovalError};
 use crate::cloud_init::{InvalidCloudConfig, InvalidSetting, SeedError};
 use crate::plan::{PlanError, StepKind};
 use crate::ssh::SshError;
+use crate::ssh::files::FileError;
 
 /// A machine was not made. What had been made was removed again, but for what `left` names.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,9 @@ pub enum Cause {
         /// What it says of that.
         errors: Vec<String>,
     },
+    /// A file could not be copied into the guest.
+    #[error(transparent)]
+    File(Box<FileError>),
     /// Lua did not come up.
     #[error(transparent)]
     Lua(Box<LuaError>),
@@ -108,6 +112,12 @@ pub enum Cause {
 impl From<LuaError> for Cause {
     fn from(error: LuaError) -> Self {
         Self::Lua(Box::new(error))
+    }
+}
+
+impl From<FileError> for Cause {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
     }
 }
 
@@ -160,6 +170,7 @@ impl Cause {
             Self::CloudInit { .. } => {
                 "correct what it complains about: a package that is not there, a command that fails, no way to the network".into()
             }
+            Self::File(error) => error.hint(),
             Self::Lua(error) => error.hint(),
             Self::Removal(_) => "`bioxen vm gc` removes it later".into(),
             Self::Journal(_) => "see that the state directory can be written to".into(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bioxen_core::backend::StartError;
 use bioxen_core::protocol::standalone::Order;
-use bioxen_core::{Grants, Interpreter, InterpreterFacts, Isolation, Mechanism, VmSpec};
+use bioxen_core::{FileCopy, Grants, Interpreter, InterpreterFacts, Isolation, Mechanism, VmSpec};
 use bytes::Bytes;
 
 use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
@@ -122,6 +122,14 @@ impl Attempt {
         self.step(StepKind::CloudInit, &mut timeline, grown).await?;
         let unseeded = self.unseed(progress);
         self.step(StepKind::Unseed, &mut timeline, unseeded).await?;
+        let files = self.order.spec.machine().map_or(&[][..], |machine| &machine.files);
+        if !files.is_empty() {
+            let copied = async {
+                let copying = Box::pin(copy_in(&connection, files));
+                Ok(self.unless_abandoned(copying).await??)
+            };
+            self.step(StepKind::Files, &mut timeline, copied).await?;
+        }
         let started = async {
             let starting = start_lua(&connection, &self.order.spec, &self.order.worker);
             let lua = self.unless_abandoned(starting).await??;
@@ -241,6 +249,16 @@ pub async fn reach(
             Next::GiveUp => return Err(error),
         }
     }
+}
+
+/// Copies files and directories into a guest.
+pub async fn copy_in(connection: &Connection, copies: &[FileCopy]) -> Result<u64, FileError> {
+    let files = connection.files().await?;
+    let mut bytes = 0;
+    for copy in copies {
+        bytes += files.upload_tree(&copy.from, &copy.to, |_| {}).await?;
+    }
+    Ok(bytes)
 }
 
 /// Starts Lua in a guest as a VM's spec orders it: by our worker, which is put there first, or by the

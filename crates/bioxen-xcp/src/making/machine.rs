@@ -105,7 +105,7 @@ impl Attempt {
         self.tags(plan).write(&mut other_config);
         // From here on its tags tell whose it is, and it can have its name.
         vms.set_other_config(vm, &other_config).await?;
-        vms.set_name_label(vm, plan.vm.as_str()).await?;
+        vms.set_name_label(vm, &plan.label).await?;
         vms.provision(vm).await?;
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Attempt {
         let mut other_config = Map::default();
         self.tags(plan).write(&mut other_config);
         let disk = vdi::Record {
-            name_label: format!("{} seed", plan.vm),
+            name_label: format!("{} seed", plan.label),
             name_description: "What the guest sets itself up by; it may be deleted".into(),
             sr: plan.storage.reference.clone(),
             virtual_size: signed(image.bytes().len() as u64),

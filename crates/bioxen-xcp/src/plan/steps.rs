@@ -36,13 +36,15 @@ pub enum StepKind {
     CloudInit,
     /// Takes the seed disk away again.
     Unseed,
+    /// Copies files into it.
+    Files,
     /// Starts Lua in it.
     Lua,
 }
 
 impl StepKind {
     /// All of them, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Resolve,
         Self::Clone,
         Self::Provision,
@@ -55,6 +57,7 @@ impl StepKind {
         Self::Ssh,
         Self::CloudInit,
         Self::Unseed,
+        Self::Files,
         Self::Lua,
     ];
 
@@ -73,6 +76,7 @@ impl StepKind {
             Self::Ssh => "ssh",
             Self::CloudInit => "cloud-init",
             Self::Unseed => "unseed",
+            Self::Files => "files",
             Self::Lua => "lua",
         }
     }
@@ -80,7 +84,7 @@ impl StepKind {
     /// How long it may take.
     pub fn deadline(self) -> Duration {
         match self {
-            Self::Clone => Duration::from_hours(1),
+            Self::Clone | Self::Files => Duration::from_hours(1),
             Self::CloudInit => Duration::from_mins(15),
             Self::Start | Self::Address | Self::Seed => Duration::from_mins(5),
             Self::Ssh | Self::Unseed => Duration::from_mins(3),
@@ -120,7 +124,7 @@ impl Plan {
         };
         let mut steps = vec![
             step(StepKind::Clone, made),
-            step(StepKind::Provision, format!("mark it as ours and name it `{}`", self.vm)),
+            step(StepKind::Provision, format!("mark it as ours and name it `{}`", self.label)),
             step(
                 StepKind::Size,
                 format!("{} of memory, {} processors", ByteSize(self.memory), self.vcpus),
@@ -149,8 +153,11 @@ impl Plan {
             step(StepKind::Ssh, format!("log in as `{user}`, by a key made for it")),
             step(StepKind::CloudInit, "wait until it has set itself up".into()),
             step(StepKind::Unseed, "take the seed disk away".into()),
-            step(StepKind::Lua, "put the worker there and ask it".into()),
         ]);
+        if self.files > 0 {
+            steps.push(step(StepKind::Files, format!("copy {} files into it", self.files)));
+        }
+        steps.extend([step(StepKind::Lua, "put the worker there and ask it".into())]);
         steps
     }
 }

@@ -1,4 +1,4 @@
-use bioxen_core::{ByteSize, SizeClass};
+use bioxen_core::{ByteSize, FileCopy, Place, SizeClass};
 use xenapi::Ref;
 
 use super::*;
@@ -167,6 +167,9 @@ fn steps_that_have_nothing_to_do_are_left_out() {
     };
     let few = kinds(&spec());
     assert!(!few.contains(&StepKind::Disk) && !few.contains(&StepKind::Network));
-    let all = kinds(&spec().disk(ByteSize::gib(20)).network(NetworkSpec::new("dmz")));
+    let mut all = spec().disk(ByteSize::gib(20)).network(NetworkSpec::new("dmz"));
+    let Place::Xcpng(machine) = &mut all.place else { panic!("another place") };
+    machine.files.push(FileCopy { from: "a".into(), to: "a".into() });
+    let all = kinds(&all);
     assert_eq!(all, StepKind::ALL[1..]);
 }

@@ -321,6 +321,22 @@ impl Files {
         }
     }
 
+    /// The names of the files and directories in a directory of the guest; `None` where it is none.
+    pub(super) async fn entries(&self, path: &str) -> Result<Option<Vec<String>>, FileError> {
+        let metadata = self.ask(self.session.metadata(path)).await?;
+        let metadata = metadata.map_err(|error| self.remote(path, "looked at", &error))?;
+        if !metadata.is_dir() {
+            return Ok(None);
+        }
+        let entries = self.ask(self.session.read_dir(path)).await?;
+        let entries = entries.map_err(|error| self.remote(path, "read", &error))?;
+        let is_plain = |kind: russh_sftp::protocol::FileType| kind.is_dir() || kind.is_file();
+        let names =
+            entries.filter(|entry| is_plain(entry.file_type())).map(|entry| entry.file_name());
+        // The guest is not to choose where its files go here.
+        Ok(Some(names.filter(|name| !name.contains('/') && name != "..").collect()))
+    }
+
     /// Makes a directory, and those that lead to it, as far as they are not there.
     pub async fn make_directories(&self, path: &str) -> Result<(), FileError> {
         let ends = path.match_indices('/').map(|(index, _)| index).filter(|&index| index > 0);
