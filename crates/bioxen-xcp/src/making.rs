@@ -254,6 +254,7 @@ impl Attempt {
             fleet: self.order.fleet,
             run: self.order.run,
             expires: lifetime.and_then(|time| Timestamp::now().checked_add(time).ok()),
+            adopted: false,
         }
     }
 

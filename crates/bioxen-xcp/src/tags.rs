@@ -6,6 +6,7 @@
 //! A VM cannot be marked before it is there. Until then it has a name that nothing else can have, its
 //! [`making_label`], which was noted down before.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use bioxen_core::{RunId, VmName};
@@ -19,6 +20,9 @@ const VM: &str = "bioxen:vm";
 const FLEET: &str = "bioxen:fleet";
 const RUN: &str = "bioxen:run";
 const EXPIRES: &str = "bioxen:expires";
+const ADOPTED: &str = "bioxen:adopted";
+
+const KEYS: [&str; 6] = [OWNER, VM, FLEET, RUN, EXPIRES, ADOPTED];
 
 /// How the names of VMs begin that are being made.
 const MAKING: &str = "bioxen:making:";
@@ -36,12 +40,14 @@ pub struct Tags {
     pub run: Option<RunId>,
     /// When it may be deleted without asking.
     pub expires: Option<Timestamp>,
+    /// Whether it was there before us: then it is never deleted by us.
+    pub adopted: bool,
 }
 
 impl Tags {
     /// Those of an installation's thing that belongs to no VM.
     pub fn of(owner: Uuid) -> Self {
-        Self { owner, vm: None, fleet: None, run: None, expires: None }
+        Self { owner, vm: None, fleet: None, run: None, expires: None, adopted: false }
     }
 
     /// Reads them; `None` where a thing is not ours. What cannot be read of the rest counts as not
@@ -54,6 +60,8 @@ impl Tags {
             fleet: said(FLEET).and_then(|id| id.parse().ok()),
             run: said(RUN).and_then(|id| id.parse().ok()),
             expires: said(EXPIRES).and_then(|time| time.parse().ok()),
+            // Whatever it says: what may have been adopted is not deleted.
+            adopted: said(ADOPTED).is_some(),
         })
     }
 
@@ -68,6 +76,7 @@ impl Tags {
             some(FLEET, self.fleet.as_ref().map(|fleet| fleet as &dyn fmt::Display)),
             some(RUN, self.run.as_ref().map(|run| run as &dyn fmt::Display)),
             some(EXPIRES, self.expires.as_ref().map(|time| time as &dyn fmt::Display)),
+            some(ADOPTED, self.adopted.then_some(&true as &dyn fmt::Display)),
         ]
         .into_iter()
         .flatten()
@@ -81,9 +90,33 @@ impl Tags {
 
     /// Takes all of ours out of an `other_config`.
     pub fn remove(other_config: &mut Map<String, String>) {
-        for key in [OWNER, VM, FLEET, RUN, EXPIRES] {
+        for key in KEYS {
             other_config.remove(key);
         }
+    }
+
+    /// What has to be set, or removed where there is no value, to turn the tags of an `other_config`
+    /// into these. In this order it may be broken off anywhere: what is adopted says so before it is
+    /// ours, and until after that.
+    pub(crate) fn changes(
+        wanted: Option<&Self>,
+        other_config: &Map<String, String>,
+    ) -> Vec<(&'static str, Option<String>)> {
+        let entries: HashMap<String, String> =
+            wanted.map(|tags| tags.entries().collect()).unwrap_or_default();
+        let change = |key: &'static str| {
+            let (is, to_be) = (other_config.get(key), entries.get(key));
+            (is != to_be).then(|| (key, to_be.cloned()))
+        };
+        let mut changes: Vec<_> = KEYS.into_iter().filter_map(change).collect();
+        changes.sort_by_key(|(key, value)| match (*key, value) {
+            (OWNER, None) => 0,
+            (ADOPTED, Some(_)) => 1,
+            (OWNER, Some(_)) => 3,
+            (ADOPTED, None) => 4,
+            _ => 2,
+        });
+        changes
     }
 }
 
@@ -108,7 +141,45 @@ mod tests {
             fleet: Some(Uuid::from_u128(8)),
             run: None,
             expires: Some("2027-01-02T03:04:05Z".parse().unwrap()),
+            adopted: false,
         }
+    }
+
+    /// The tags after each change, as one that is broken off there leaves them.
+    fn after_each_change(from: Option<&Tags>, to: Option<&Tags>) -> Vec<Option<Tags>> {
+        let mut other_config = Map::default();
+        if let Some(from) = from {
+            from.write(&mut other_config);
+        }
+        let mut after = Vec::new();
+        for (key, value) in Tags::changes(to, &other_config.clone()) {
+            other_config.remove(key);
+            after.push(Tags::read(&other_config));
+            if let Some(value) = value {
+                other_config.insert(key.to_owned(), value);
+                after.push(Tags::read(&other_config));
+            }
+        }
+        after
+    }
+
+    #[test]
+    fn what_is_adopted_never_looks_like_ours_to_delete_on_the_way() {
+        let adopted = Tags { adopted: true, ..tags() };
+        for (from, to) in [(None, Some(&adopted)), (Some(&adopted), None)] {
+            let after = after_each_change(from, to);
+            assert_eq!(after.last().unwrap().as_ref(), to);
+            assert!(after.iter().flatten().all(|tags| tags.adopted), "{after:?}");
+        }
+        assert_eq!(after_each_change(Some(&adopted), Some(&adopted)), []);
+    }
+
+    #[test]
+    fn only_the_tags_that_differ_are_changed() {
+        let mut other_config = Map::default();
+        tags().write(&mut other_config);
+        let later = Tags { expires: None, ..tags() };
+        assert_eq!(Tags::changes(Some(&later), &other_config), [(EXPIRES, None)]);
     }
 
     #[test]
