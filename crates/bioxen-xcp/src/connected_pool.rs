@@ -180,6 +180,7 @@ fn mirror(client: &Client) -> Mirror {
     let classes = [
         Class::Vm,
         Class::VmGuestMetrics,
+        Class::VmMetrics,
         Class::Vbd,
         Class::Vdi,
         Class::Vif,

@@ -3,7 +3,9 @@
 //! A pool has a name in the user's [`Configuration`], with its address, whom to log in as, and how its
 //! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether a
 //! pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
-//! [`cloud_init`], and reaches it on a [`seed_disk`]; [`ssh`] reaches into the VMs there.
+//! [`cloud_init`], and reaches it on a [`seed_disk`]; [`ssh`] reaches into the VMs there. A [`Machine`]
+//! is one VM on a [`ConnectedPool`] with all that can become of it, and [`networks`] makes and removes
+//! networks.
 //!
 //! ```no_run
 //! use bioxen_xcp::Configuration;
@@ -27,7 +29,9 @@ mod connected_pool;
 mod defaults;
 pub mod import;
 pub mod inventory;
+pub mod machine;
 pub mod making;
+pub mod networks;
 pub mod plan;
 mod pool;
 mod secret_reference;
@@ -40,6 +44,7 @@ pub use backend::{XcpngBackend, XcpngBuilder};
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use connected_pool::{Care, ConnectedPool, Permit};
 pub use defaults::{GuestUser, InvalidDefault, Label, NamePrefix, Size, XcpngDefaults};
+pub use machine::{Machine, MachineError};
 pub use pool::{
     DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,
 };
