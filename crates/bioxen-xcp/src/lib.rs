@@ -4,8 +4,8 @@
 //! certificate is known; the password is kept elsewhere and referred to. [`check`] finds out whether a
 //! pool can be used, and [`inventory`] lists what is in it. What a new guest is to become is said with
 //! [`cloud_init`], and reaches it on a [`seed_disk`]; [`ssh`] reaches into the VMs there. A [`Machine`]
-//! is one VM on a [`ConnectedPool`] with all that can become of it, and [`networks`] makes and removes
-//! networks.
+//! is one VM on a [`ConnectedPool`] with all that can become of it, [`networks`] makes and removes
+//! networks, and [`leaks`] finds what was left behind.
 //!
 //! ```no_run
 //! use bioxen_xcp::Configuration;
@@ -29,6 +29,7 @@ mod connected_pool;
 mod defaults;
 pub mod import;
 pub mod inventory;
+pub mod leaks;
 pub mod machine;
 pub mod making;
 pub mod networks;

@@ -40,6 +40,7 @@ pub use cloning::{NewVm, UnfinishedCopy};
 pub use deletion::Deleted;
 pub use details::{Details, Interface};
 pub use disks::Disk;
+pub(crate) use disks::{bytes, disks};
 pub use error::{Cause, MachineError, Refusal};
 pub use find::Candidate;
 pub(crate) use find::near;

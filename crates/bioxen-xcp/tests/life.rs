@@ -6,6 +6,10 @@
 mod cloning;
 #[path = "life/deleting.rs"]
 mod deleting;
+#[path = "life/faults.rs"]
+mod faults;
+#[path = "life/leaking.rs"]
+mod leaking;
 #[path = "life/moving.rs"]
 mod moving;
 #[path = "life/networks.rs"]

@@ -7,13 +7,18 @@
 //! power off ─▶ snapshots, each after its disks ─▶ disks that no other VM has ─▶ VM
 //! ```
 
+use std::sync::Arc;
+
 use serde::Serialize;
+use uuid::Uuid;
 use xenapi::enums::VmPowerState;
 use xenapi::{AsyncCall, Client, Ref, class};
 
 use super::asking::Step;
 use super::disks::{Disk, disks};
 use super::{Cause, Done, Machine, MachineError};
+use crate::connected_pool::ConnectedPool;
+use crate::tags::Tags;
 
 /// How often it is begun again when somebody starts the VM meanwhile, or the pool does not say what
 /// became of something.
@@ -47,9 +52,38 @@ impl Machine {
         }
     }
 
+    /// Its name and marks as the pool has them now; `None` if it is gone.
+    pub(crate) async fn marks_now(&self) -> Result<Option<(String, Option<Tags>)>, MachineError> {
+        let step = self.step("look at");
+        match step.call(|client| client.vm().get_record(&self.reference)).await {
+            Ok(vm) => Ok(Some((vm.name_label, Tags::read(&vm.other_config)))),
+            Err(MachineError::Gone { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes it like [`Machine::delete`], for a caller who has seen that it may.
-    pub(super) async fn discard(&self) -> Result<Deleted, MachineError> {
+    pub(crate) async fn discard(&self) -> Result<Deleted, MachineError> {
         self.remove(self.step("delete")).await
+    }
+
+    /// Waits until the mirror shows all that has happened, for a VM of this name that may be gone.
+    pub(crate) async fn catch_up(pool: &Arc<ConnectedPool>, vm: &str) -> Result<(), MachineError> {
+        Self::gone(pool, vm).step("look for what is left of").catch_up().await
+    }
+
+    fn gone(pool: &Arc<ConnectedPool>, name: &str) -> Self {
+        Self::new(pool, Ref::null(), Uuid::nil(), name)
+    }
+
+    /// Deletes a disk that was left of a VM of this name.
+    pub(crate) async fn discard_disk(
+        pool: &Arc<ConnectedPool>,
+        vm: &str,
+        disk: &Ref<class::Vdi>,
+    ) -> Result<Done, MachineError> {
+        let gone = Self::gone(pool, vm);
+        gone.remove_disk(gone.step("delete a disk of"), disk).await
     }
 
     /// Deletes it, whosever it is.
