@@ -82,7 +82,7 @@ async fn a_life_on_a_pool_that_fails_ends_clearly_and_leaves_nothing() {
     let lab = lab().await;
     let before = lab.counts().await;
     let (mut well, mut badly) = (0, 0);
-    for life in 0..30_u128 {
+    for life in 0..20_u128 {
         let machine = lab.ours(&format!("vm-{life}")).await;
         for fault in faults() {
             lab.sim.fault(fault);

@@ -8,6 +8,7 @@ mod lab;
 use std::time::Duration;
 
 use bioxen_core::{ByteSize, Event};
+use bioxen_xcp::Machine;
 use bioxen_xcp::making::{finish, make, remove_machine, start};
 use bioxen_xcp::plan::StepKind;
 use bioxen_xcp::tags::Tags;
@@ -33,6 +34,19 @@ async fn a_machine_is_made_with_lua_in_it_and_removed_with_all_that_is_its() {
     let ended =
         events.iter().filter(|event| matches!(event, Event::StepEnded { failed: None, .. }));
     assert_eq!(ended.count(), made.timeline.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_made_is_found_and_deleted_with_its_snapshots() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    let spec = lab.spec("kept");
+    make(lab.order(spec)).await.unwrap();
+    let machine = Machine::find(&lab.pool, "kept").unwrap();
+    machine.snapshot("fresh").await.unwrap();
+    let deleted = machine.delete().await.unwrap();
+    assert_eq!((deleted.snapshots, deleted.disks, deleted.kept), (1, 1, vec![]));
+    assert_eq!(lab.ours().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
