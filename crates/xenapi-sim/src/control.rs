@@ -12,10 +12,13 @@
 //! | `POST /_sim/sessions/lose` | ends all sessions |
 //! | `POST /_sim/events/lose` | forgets all deletions that `event.from` has not told yet |
 //! | `POST /_sim/toolstack/restart` | ends all sessions and connections, cancels tasks |
+//! | `GET`, `POST`, `DELETE /_sim/guests/faults`, `DELETE /_sim/guests/faults/N` | the same for guests that boot: `{"vm": "web-*", "faults": ["ssh-refuses"], "times": 1}` |
 //! | `POST /_sim/hosts/UUID/die`, `…/revive` | makes a host dead with its VMs, or alive again |
+//! | `POST /_sim/hosts/UUID/memory` | sets how much memory a host has: `{"bytes": 8589934592}` |
 //! | `POST /_sim/srs/UUID/fill`, `…/drain` | makes a storage full, or as full as its disks make it |
 //! | `POST /_sim/vms/UUID/mute`, `…/unmute` | keeps a guest's agent from being heard from the next boot on |
-//! | `POST /_sim/vms/UUID/poweroff`, `…/reboot`, `…/crash` | has the guest end by itself |
+//! | `POST /_sim/vms/UUID/poweroff`, `…/reboot`, `…/crash` | has the guest end by itself; answered when its processes have ended |
+//! | `POST /_sim/vms/UUID/vanish` | makes a VM, template or snapshot vanish with its disks |
 //! | `POST /_sim/clock/advance` | moves the time of day: `{"seconds": 3600}` |
 
 use std::sync::Arc;
@@ -23,19 +26,21 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::driver::Ended;
+use crate::calls;
+use crate::driver::{Ended, GuestError};
 use crate::error::ApiError;
-use crate::faults::FaultRule;
+use crate::faults::{FaultRule, GuestFaultRule};
 use crate::guests;
 use crate::http::{Answer, Credentials, Head};
 use crate::inner::{Inner, lock};
-use crate::lifecycle;
+use crate::placement;
 use crate::schema::Schema;
+use crate::store::DiskId;
 use crate::value::Ref;
 use crate::{sessions, tasks};
 
 /// Answers a request below `/_sim`.
-pub(crate) fn answer(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Answer {
+pub(crate) async fn answer(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Answer {
     let root = {
         let users = inner.users.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         users.get("root").map(|user| user.password.clone())
@@ -48,23 +53,38 @@ pub(crate) fn answer(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Answer {
             return answer.with("WWW-Authenticate", "Basic realm=\"xenapi-sim\"");
         }
     }
-    match act(inner, head, body) {
+    let done = act(inner, head, body).await;
+    let done = match inner.kept().await {
+        Ok(()) => done,
+        Err(error) => Err(Refusal::Failed(error.params.join(" "))),
+    };
+    match done {
         Ok(value) => Answer::json(200, "OK", &value),
         Err(Refusal::NotFound) => {
             Answer::json(404, "Not Found", &json!({"error": "there is no such thing"}))
         }
         Err(Refusal::Wrong(reason)) => Answer::json(400, "Bad Request", &json!({"error": reason})),
+        Err(Refusal::Failed(reason)) => {
+            Answer::json(500, "Internal Server Error", &json!({"error": reason}))
+        }
     }
 }
 
 enum Refusal {
     NotFound,
     Wrong(String),
+    Failed(String),
 }
 
 impl From<serde_json::Error> for Refusal {
     fn from(error: serde_json::Error) -> Self {
         Self::Wrong(error.to_string())
+    }
+}
+
+impl From<GuestError> for Refusal {
+    fn from(error: GuestError) -> Self {
+        Self::Failed(error.message)
     }
 }
 
@@ -74,7 +94,7 @@ impl From<ApiError> for Refusal {
     }
 }
 
-fn act(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Result<serde_json::Value, Refusal> {
+async fn act(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Result<serde_json::Value, Refusal> {
     let parts: Vec<&str> = head.path.split('/').filter(|part| !part.is_empty()).skip(1).collect();
     match (head.method.as_str(), parts.as_slice()) {
         ("GET", []) => Ok(summary(inner)),
@@ -87,6 +107,18 @@ fn act(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Result<serde_json::Value
         ("DELETE", ["faults", number]) => {
             let number = number.parse().map_err(|_| Refusal::NotFound)?;
             Ok(json!({ "removed": inner.faults.remove(Some(number)) }))
+        }
+        ("GET", ["guests", "faults"]) => Ok(json!(inner.guest_faults.list())),
+        ("POST", ["guests", "faults"]) => {
+            let rule: GuestFaultRule = serde_json::from_slice(body)?;
+            Ok(json!({ "id": inner.guest_faults.add(rule) }))
+        }
+        ("DELETE", ["guests", "faults"]) => {
+            Ok(json!({ "removed": inner.guest_faults.remove(None) }))
+        }
+        ("DELETE", ["guests", "faults", number]) => {
+            let number = number.parse().map_err(|_| Refusal::NotFound)?;
+            Ok(json!({ "removed": inner.guest_faults.remove(Some(number)) }))
         }
         ("POST", ["latency"]) => {
             let latencies: std::collections::HashMap<String, f64> = serde_json::from_slice(body)?;
@@ -117,11 +149,23 @@ fn act(inner: &Arc<Inner>, head: &Head, body: &[u8]) -> Result<serde_json::Value
             inner.clock.advance(by);
             Ok(json!({}))
         }
-        ("POST", ["hosts", uuid, verb]) => on_host(inner, find(inner, "host", uuid)?, verb),
+        ("POST", ["hosts", uuid, "memory"]) => {
+            let wanted: Memory = serde_json::from_slice(body)?;
+            set_memory(inner, find(inner, "host", uuid)?, wanted.bytes);
+            Ok(json!({}))
+        }
+        ("POST", ["hosts", uuid, verb]) => on_host(inner, find(inner, "host", uuid)?, verb).await,
         ("POST", ["srs", uuid, verb]) => on_storage(inner, find(inner, "SR", uuid)?, verb),
-        ("POST", ["vms", uuid, verb]) => on_vm(inner, find(inner, "VM", uuid)?, verb),
+        ("POST", ["vms", uuid, verb]) => on_vm(inner, find(inner, "VM", uuid)?, verb).await,
         _ => Err(Refusal::NotFound),
     }
+}
+
+/// How much memory a host is to have.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    bytes: u64,
 }
 
 fn summary(inner: &Inner) -> serde_json::Value {
@@ -131,6 +175,7 @@ fn summary(inner: &Inner) -> serde_json::Value {
     json!({
         "hosts": hosts,
         "faults": inner.faults.list(),
+        "guest_faults": inner.guest_faults.list(),
         "guests": inner.driver.name(),
         "seed": inner.options.seed,
         "vms": db.count(Schema::get().class("VM")),
@@ -141,28 +186,43 @@ fn find(inner: &Inner, class: &str, uuid: &str) -> Result<Ref, Refusal> {
     Ok(inner.read().by_uuid(Schema::get().class(class), uuid)?)
 }
 
-fn on_host(inner: &Arc<Inner>, host: Ref, verb: &str) -> Result<serde_json::Value, Refusal> {
+async fn on_host(inner: &Arc<Inner>, host: Ref, verb: &str) -> Result<serde_json::Value, Refusal> {
     match verb {
-        "die" => host_dies(inner, host),
+        "die" => host_dies(inner, host).await,
         "revive" => host_revives(inner, host),
         _ => return Err(Refusal::NotFound),
     }
     Ok(json!({}))
 }
 
-/// Makes a host dead, and its VMs with it.
-pub(crate) fn host_dies(inner: &Inner, host: Ref) {
-    let mut db = inner.write();
-    let Some(row) = db.find("host", host).cloned() else { return };
-    db.set("host_metrics", row.reference("metrics"), "live", false);
-    db.set("host", host, "enabled", false);
-    for vm in row.refs("resident_VMs") {
-        let guest = db.find("VM", vm).is_some_and(|row| !row.flag("is_control_domain"));
-        if guest {
-            lock(&inner.booted).remove(&vm);
-            lifecycle::leave_host(&mut db, vm, "Halted");
+/// Makes a host dead, and its VMs and their guests with it.
+pub(crate) async fn host_dies(inner: &Inner, host: Ref) {
+    let guests: Vec<Ref> = {
+        let mut db = inner.write();
+        let Some(row) = db.find("host", host).cloned() else { return };
+        // Before the guests end, so that none starts here meanwhile.
+        db.set("host_metrics", row.reference("metrics"), "live", false);
+        db.set("host", host, "enabled", false);
+        let guest = |vm: &Ref| db.find("VM", *vm).is_some_and(|row| !row.flag("is_control_domain"));
+        row.refs("resident_VMs").into_iter().filter(guest).collect()
+    };
+    for vm in guests {
+        if let Err(error) = guests::kill(inner, vm).await {
+            tracing::warn!(%vm, %error, "a guest did not end with its host");
+        }
+        let mut db = inner.write();
+        if db.find("VM", vm).is_some_and(|row| row.reference("resident_on") == host) {
+            guests::turned_off(inner, &mut db, vm);
         }
     }
+}
+
+/// Gives a host this much memory.
+pub(crate) fn set_memory(inner: &Inner, host: Ref, bytes: u64) {
+    let mut db = inner.write();
+    let Some(metrics) = db.find("host", host).map(|row| row.reference("metrics")) else { return };
+    db.set("host_metrics", metrics, "memory_total", i64::try_from(bytes).unwrap_or(i64::MAX));
+    placement::refresh_metrics(&mut db, host, inner.clock.now());
 }
 
 /// Makes a dead host live again.
@@ -192,7 +252,7 @@ pub(crate) fn fill(inner: &Inner, sr: Ref, full: bool) {
     db.set("SR", sr, "physical_utilisation", used);
 }
 
-fn on_vm(inner: &Arc<Inner>, vm: Ref, verb: &str) -> Result<serde_json::Value, Refusal> {
+async fn on_vm(inner: &Arc<Inner>, vm: Ref, verb: &str) -> Result<serde_json::Value, Refusal> {
     let uuid = inner.read().row("VM", vm)?.uuid();
     match verb {
         "mute" => {
@@ -201,12 +261,56 @@ fn on_vm(inner: &Arc<Inner>, vm: Ref, verb: &str) -> Result<serde_json::Value, R
         "unmute" => {
             lock(&inner.mute).remove(&uuid);
         }
-        "poweroff" => guests::end(inner, vm, Ended::PowerOff),
-        "reboot" => guests::end(inner, vm, Ended::Reboot),
-        "crash" => guests::end(inner, vm, Ended::Crash),
+        "poweroff" => end_guest(inner, vm, Ended::PowerOff).await?,
+        "reboot" => end_guest(inner, vm, Ended::Reboot).await?,
+        "crash" => end_guest(inner, vm, Ended::Crash).await?,
+        "vanish" => vanish(inner, vm).await,
         _ => return Err(Refusal::NotFound),
     }
     Ok(json!({}))
+}
+
+/// Has a guest end as if it had done so by itself.
+async fn end_guest(inner: &Arc<Inner>, vm: Ref, ended: Ended) -> Result<(), GuestError> {
+    let runs = {
+        let db = inner.read();
+        db.find("VM", vm).is_some_and(|row| matches!(row.text("power_state"), "Running" | "Paused"))
+    };
+    if runs {
+        guests::kill(inner, vm).await?;
+        guests::end(inner, vm, ended);
+    }
+    Ok(())
+}
+
+/// Makes a VM vanish with its disks, whatever it is doing.
+pub(crate) async fn vanish(inner: &Arc<Inner>, vm: Ref) {
+    if let Err(error) = guests::kill(inner, vm).await {
+        tracing::warn!(%vm, %error, "a guest did not end");
+    }
+    let (uuid, disks) = {
+        let mut db = inner.write();
+        let Some(row) = db.find("VM", vm).cloned() else { return };
+        guests::turned_off(inner, &mut db, vm);
+        let drives = row.get("VBDs").ref_items().filter_map(|drive| db.find("VBD", drive));
+        let drives = drives.filter(|drive| drive.text("type") != "CD");
+        let disks: Vec<Ref> = drives.map(|drive| drive.reference("VDI")).collect();
+        calls::vm::delete(&mut db, &row);
+        let disks = disks.into_iter().filter_map(|disk| {
+            let uuid = db.find("VDI", disk).filter(|row| row.refs("VBDs").is_empty())?.uuid();
+            calls::vdi::forget(&mut db, disk);
+            Some(DiskId(uuid))
+        });
+        (row.uuid(), disks.collect::<Vec<_>>())
+    };
+    inner.driver.destroyed(uuid).await;
+    let store = Arc::clone(&inner.store);
+    let removed = tokio::task::spawn_blocking(move || {
+        disks.into_iter().try_for_each(|disk| store.destroy(disk))
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%vm, %error, "a disk stayed");
+    }
 }
 
 /// What a restart of the toolstack does: sessions and connections end, tasks are cancelled.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::guest::GuestFault;
 use crate::store::DiskId;
 
 /// What runs inside the VMs of a pool.
@@ -185,7 +186,8 @@ impl std::fmt::Debug for Reports {
     }
 }
 
-/// Guests without an inside: an address appears some time after the boot, orders are obeyed at once.
+/// Guests without an inside: an address appears some time after the boot, orders are obeyed at once. Of the
+/// faults of guests they have [`GuestFault::NoAddress`] and [`GuestFault::IgnoresShutdown`].
 #[derive(Debug)]
 pub struct NoGuests {
     boot_delay: Duration,
@@ -195,6 +197,7 @@ pub struct NoGuests {
 #[derive(Debug)]
 struct Running {
     reports: Reports,
+    ignores_shutdown: bool,
     boot: tokio::task::JoinHandle<()>,
 }
 
@@ -258,20 +261,32 @@ impl GuestDriver for NoGuests {
     }
 
     async fn boot(&self, machine: Machine, reports: Reports) -> Result<(), GuestError> {
-        let agent = usual_agent(made_up_addresses(&machine));
+        let faults = GuestFault::of(&machine)?;
+        let addresses = if faults.contains(&GuestFault::NoAddress) {
+            BTreeMap::new()
+        } else {
+            made_up_addresses(&machine)
+        };
+        let agent = usual_agent(addresses);
+        let ignores_shutdown = faults.contains(&GuestFault::IgnoresShutdown);
         let (delay, report) = (self.boot_delay, reports.clone());
         let boot = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             report.send(Report::Agent(agent));
         });
-        self.running().insert(machine.vm, Running { reports, boot });
+        self.running().insert(machine.vm, Running { reports, ignores_shutdown, boot });
         Ok(())
     }
 
     async fn order(&self, vm: Uuid, order: Order) -> Result<(), GuestError> {
         match order {
             Order::Shutdown | Order::Reboot | Order::PowerOff => {
-                let Some(running) = self.running().remove(&vm) else { return Ok(()) };
+                let running = {
+                    let mut all = self.running();
+                    let deaf = all.get(&vm).is_some_and(|running| running.ignores_shutdown);
+                    if deaf && order != Order::PowerOff { None } else { all.remove(&vm) }
+                };
+                let Some(running) = running else { return Ok(()) };
                 match order {
                     Order::Shutdown => running.reports.send(Report::Ended(Ended::PowerOff)),
                     Order::Reboot => running.reports.send(Report::Ended(Ended::Reboot)),

@@ -1,11 +1,14 @@
 //! What is to go wrong, and how often.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::guest::GuestFault;
 use crate::inner::lock;
 use crate::random::Random;
 
@@ -68,10 +71,92 @@ impl FaultRule {
     }
 
     fn fits(&self, method: &str) -> bool {
-        match self.call.strip_suffix('*') {
-            Some(start) => method.starts_with(start),
-            None => self.call == method,
-        }
+        fits(&self.call, method)
+    }
+}
+
+/// Whether a name is the wanted one, or begins as one that ends in `*`.
+fn fits(wanted: &str, name: &str) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => wanted == name,
+    }
+}
+
+/// Faults of guests with the VMs that they befall, each from a boot on and until the guest ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestFaultRule {
+    /// Which VMs, by name or uuid: `web`, `web-*` or `*`.
+    pub vm: String,
+    /// What goes wrong.
+    pub faults: BTreeSet<GuestFault>,
+    /// At how many boots; at all when left out.
+    #[serde(default)]
+    pub times: Option<u32>,
+}
+
+impl GuestFaultRule {
+    /// These faults at each boot of these VMs.
+    pub fn new(vm: impl Into<String>, faults: impl IntoIterator<Item = GuestFault>) -> Self {
+        Self { vm: vm.into(), faults: faults.into_iter().collect(), times: None }
+    }
+
+    /// At this many boots.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = Some(times);
+        self
+    }
+}
+
+/// All that is to go wrong with guests.
+#[derive(Debug, Default)]
+pub(crate) struct GuestFaults {
+    rules: Mutex<GuestRules>,
+}
+
+#[derive(Debug, Default)]
+struct GuestRules {
+    last: u64,
+    all: Vec<(u64, GuestFaultRule)>,
+}
+
+impl GuestFaults {
+    /// Adds a rule, and answers its number.
+    pub(crate) fn add(&self, rule: GuestFaultRule) -> u64 {
+        let mut held = lock(&self.rules);
+        held.last += 1;
+        let number = held.last;
+        held.all.push((number, rule));
+        number
+    }
+
+    /// Removes a rule, or all; how many went.
+    pub(crate) fn remove(&self, number: Option<u64>) -> usize {
+        let mut held = lock(&self.rules);
+        let before = held.all.len();
+        held.all.retain(|(it, _)| number.is_some_and(|number| number != *it));
+        before - held.all.len()
+    }
+
+    /// All rules that still count, with their numbers.
+    pub(crate) fn list(&self) -> Vec<(u64, GuestFaultRule)> {
+        lock(&self.rules).all.clone()
+    }
+
+    /// What goes wrong with a guest that boots now.
+    pub(crate) fn strike(&self, name: &str, uuid: Uuid) -> BTreeSet<GuestFault> {
+        let uuid = uuid.hyphenated().to_string();
+        let mut faults = BTreeSet::new();
+        lock(&self.rules).all.retain_mut(|(_, rule)| {
+            if rule.times != Some(0) && (fits(&rule.vm, name) || fits(&rule.vm, &uuid)) {
+                faults.extend(&rule.faults);
+                rule.times = rule.times.map(|times| times - 1);
+            }
+            rule.times != Some(0)
+        });
+        faults
     }
 }
 
@@ -168,6 +253,20 @@ mod tests {
         assert_eq!(faults.strike("VM.clone"), [Fault::Garbage]);
         assert!(faults.strike("VM.clone").is_empty());
         assert!(faults.list().is_empty());
+    }
+
+    #[test]
+    fn guests_are_struck_by_name_or_uuid_as_often_as_asked() {
+        let faults = GuestFaults::default();
+        let uuid = Uuid::from_u128(7);
+        faults.add(GuestFaultRule::new("web-*", [GuestFault::SshRefuses]).times(1));
+        faults.add(GuestFaultRule::new(uuid.to_string(), [GuestFault::NoAddress]));
+        assert!(faults.strike("db", Uuid::nil()).is_empty());
+        let both = BTreeSet::from([GuestFault::SshRefuses, GuestFault::NoAddress]);
+        assert_eq!(faults.strike("web-1", uuid), both);
+        assert_eq!(faults.strike("web-1", uuid), BTreeSet::from([GuestFault::NoAddress]));
+        assert_eq!((faults.list().len(), faults.remove(None)), (1, 1));
+        assert!(faults.strike("web-1", uuid).is_empty());
     }
 
     #[test]

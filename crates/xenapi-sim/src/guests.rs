@@ -5,9 +5,11 @@ use std::sync::{Arc, Weak};
 
 use crate::calls;
 use crate::database::{Database, Row};
-use crate::driver::{Ended, GuestError, Machine, MachineDisk, MachineNic, Report, Reports};
+use crate::driver::{Ended, GuestError, Machine, MachineDisk, MachineNic, Order, Report, Reports};
+use crate::guest::GuestFault;
 use crate::inner::{Inner, lock};
 use crate::lifecycle;
+use crate::placement;
 use crate::store::DiskId;
 use crate::value::{Ref, Value};
 
@@ -68,10 +70,19 @@ pub(crate) async fn boot(inner: &Arc<Inner>, vm: Ref) -> Result<(), GuestError> 
         let db = inner.read();
         db.find("VM", vm).map(|row| machine(&db, row, boot))
     };
-    let Some(machine) = machine else { return Ok(()) };
+    let Some(mut machine) = machine else { return Ok(()) };
+    strike(inner, &mut machine);
     let owner = Arc::downgrade(inner);
     let reports = Reports::new(move |report| hear(&owner, vm, boot, report));
     inner.driver.boot(machine, reports).await
+}
+
+/// Gives a machine the faults that the pool was told to, beside those that it asks for itself.
+fn strike(inner: &Inner, machine: &mut Machine) {
+    for fault in inner.guest_faults.strike(&machine.name, machine.vm) {
+        let asked = machine.xenstore_data.entry(GuestFault::KEY.to_owned()).or_default();
+        *asked = format!("{asked} {fault}");
+    }
 }
 
 /// What a guest reports, if it is of the VM's present boot.
@@ -109,7 +120,7 @@ pub(crate) fn end(inner: &Arc<Inner>, vm: Ref, ended: Ended) {
     calls::announce(inner, &mut db, message, "VM", row.uuid());
     match row.text(field) {
         "restart" | "coredump_and_restart" | "rename_restart" => {
-            restart(inner, &mut db, &row);
+            lifecycle::restart(&mut db, &row, inner.clock.now());
             drop(db);
             let owner = inner.clone();
             inner.spawn(async move { boot_again(&owner, vm).await });
@@ -118,25 +129,31 @@ pub(crate) fn end(inner: &Arc<Inner>, vm: Ref, ended: Ended) {
             db.set("VM", vm, "power_state", "Paused");
             lifecycle::refresh(&mut db, vm);
         }
-        _ => {
-            lock(&inner.booted).remove(&vm);
-            lifecycle::leave_host(&mut db, vm, "Halted");
-        }
+        _ => turned_off(inner, &mut db, vm),
     }
 }
 
-/// Makes the rows of a running VM those of one that has just booted, on the same host.
-pub(crate) fn restart(inner: &Inner, db: &mut Database, vm: &Row) {
-    for console in vm.refs("consoles") {
-        db.delete("console", console);
-    }
-    lifecycle::boot(db, vm.reference, vm.reference("resident_on"), false, inner.clock.now());
+/// Makes the rows of a VM those of one that is off, now that its guest has ended.
+pub(crate) fn turned_off(inner: &Inner, db: &mut Database, vm: Ref) {
+    lock(&inner.booted).remove(&vm);
+    let Some(host) = db.find("VM", vm).map(|row| row.reference("resident_on")) else { return };
+    lifecycle::leave_host(db, vm, "Halted");
+    placement::refresh_metrics(db, host, inner.clock.now());
+}
+
+/// Ends a VM's guest from outside. Whatever it says from now on is not heard.
+pub(crate) async fn kill(inner: &Inner, vm: Ref) -> Result<(), GuestError> {
+    let Some(uuid) = inner.read().find("VM", vm).map(|row| row.uuid()) else { return Ok(()) };
+    lock(&inner.booted).remove(&vm);
+    inner.driver.order(uuid, Order::PowerOff).await
 }
 
 /// Boots the guest of a VM that restarts by itself; one that fails leaves the VM off.
 pub(crate) async fn boot_again(inner: &Arc<Inner>, vm: Ref) {
     if let Err(error) = boot(inner, vm).await {
         tracing::warn!(%vm, %error, "the guest did not boot again");
-        lifecycle::leave_host(&mut inner.write(), vm, "Halted");
+        turned_off(inner, &mut inner.write(), vm);
     }
+    // Whoever waits for this boot finds no change of the rows.
+    inner.wake();
 }

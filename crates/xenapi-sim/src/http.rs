@@ -107,7 +107,7 @@ async fn converse(inner: &Arc<Inner>, host: usize, mut stream: Box<dyn Stream>) 
                 let Some(body) = read_body(&head, &mut stream, &mut buffer).await? else {
                     return Ok(());
                 };
-                control::answer(inner, &head, &body)
+                control::answer(inner, &head, &body).await
             }
             "POST" => {
                 let Some(body) = read_body(&head, &mut stream, &mut buffer).await? else {
@@ -239,6 +239,11 @@ async fn rpc(inner: &Arc<Inner>, host: usize, head: &Head, body: &[u8]) -> Optio
     let outcome = match faults.iter().find_map(error_of) {
         Some(error) => Err(error),
         None => dispatch::answer(inner, host, &method, &params).await,
+    };
+    // What is told is kept, whoever changed it.
+    let outcome = match inner.kept().await {
+        Ok(()) => outcome,
+        Err(error) => Err(error),
     };
     if is_slow(&method, &outcome) {
         tokio::time::sleep(inner.options.login_delay).await;

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::driver::GuestDriver;
-use crate::faults::Faults;
+use crate::error::{ApiError, internal};
+use crate::faults::{Faults, GuestFaults};
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::store::DiskStore;
@@ -29,8 +30,10 @@ pub(crate) struct Inner {
     pub(crate) driver: Arc<dyn GuestDriver>,
     /// Where its disks are.
     pub(crate) store: Arc<dyn DiskStore>,
-    /// What is to go wrong.
+    /// What is to go wrong with calls.
     pub(crate) faults: Faults,
+    /// What is to go wrong with guests that boot.
+    pub(crate) guest_faults: GuestFaults,
     /// The hosts, the master first, with the addresses that they are told by.
     pub(crate) hosts: Vec<HostPlace>,
     /// The pool's own object.
@@ -42,7 +45,7 @@ pub(crate) struct Inner {
     /// Who may log in.
     pub(crate) users: RwLock<HashMap<String, User>>,
     db: RwLock<Database>,
-    journal: Option<Mutex<Journal>>,
+    journal: Option<Journal>,
     changed: watch::Sender<u64>,
     /// Tasks that run, and how each is told to stop.
     cancels: Mutex<HashMap<Ref, watch::Sender<bool>>>,
@@ -108,13 +111,14 @@ impl Inner {
             driver,
             store,
             faults,
+            guest_faults: GuestFaults::default(),
             hosts,
             pool,
             epoch: watch::Sender::new(0),
             latencies,
             users: RwLock::new(users),
             db: RwLock::new(db),
-            journal: journal.map(Mutex::new),
+            journal,
             changed: watch::Sender::new(0),
             cancels: Mutex::default(),
             doomed: Mutex::default(),
@@ -181,6 +185,12 @@ impl Inner {
         lock(&self.work).abort_all();
     }
 
+    /// Ends all work; returns when it has ended, and nothing of it holds the pool any more.
+    pub(crate) async fn end_work(&self) {
+        let mut work = std::mem::take(&mut *lock(&self.work));
+        work.shutdown().await;
+    }
+
     /// The number of the next boot.
     pub(crate) fn next_boot(&self) -> u64 {
         self.boots.fetch_add(1, Ordering::Relaxed) + 1
@@ -231,12 +241,20 @@ impl Inner {
         found.or_else(|| latencies.get("*")).copied().unwrap_or_default()
     }
 
+    /// Waits until all that has happened outlives the machine, where the pool keeps its state.
+    pub(crate) async fn kept(&self) -> Result<(), ApiError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.flushed().await.map_err(|reason| {
+            internal(format!("the pool's state cannot be kept any more: {reason}"))
+        })
+    }
+
     /// Writes down what changed, so that a restart finds it.
     fn record(&self, db: &mut Database) {
         let Some(journal) = &self.journal else { return };
         let touched = db.touched.as_mut().map(std::mem::take).unwrap_or_default();
         if !touched.is_empty() {
-            lock(journal).record(db, touched);
+            journal.record(db, touched);
         }
     }
 }

@@ -52,7 +52,7 @@ mod value;
 mod wire;
 
 pub use clock::Clock;
-pub use faults::{Fault, FaultRule};
+pub use faults::{Fault, FaultRule, GuestFaultRule};
 pub use options::{ParseRoleError, Role};
 pub use pool::{Pool, PoolBuilder, StartError};
 

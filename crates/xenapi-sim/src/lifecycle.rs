@@ -328,6 +328,14 @@ pub(crate) fn boot(db: &mut Database, vm: Ref, host: Ref, paused: bool, now: i64
     refresh(db, vm);
 }
 
+/// Makes the rows of a running VM those of one that has just booted, on the same host.
+pub(crate) fn restart(db: &mut Database, vm: &Row, now: i64) {
+    for console in vm.refs("consoles") {
+        db.delete("console", console);
+    }
+    boot(db, vm.reference, vm.reference("resident_on"), false, now);
+}
+
 /// Takes a VM off its host: nothing of it runs.
 pub(crate) fn leave_host(db: &mut Database, vm: Ref, state: &'static str) {
     let Some(row) = db.find("VM", vm).cloned() else { return };

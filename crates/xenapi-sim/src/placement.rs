@@ -98,7 +98,8 @@ pub(crate) fn can_boot(db: &Database, vm: &Row, host: &Row) -> Result<(), ApiErr
     fits(db, vm, host)
 }
 
-fn fits(db: &Database, vm: &Row, host: &Row) -> Result<(), ApiError> {
+/// Refuses a VM that needs more memory than a host has free.
+pub(crate) fn fits(db: &Database, vm: &Row, host: &Row) -> Result<(), ApiError> {
     let (need, free) = (needed(vm), free_memory(db, host));
     if need <= free { Ok(()) } else { Err(error("HOST_NOT_ENOUGH_FREE_MEMORY", [need, free])) }
 }

@@ -14,20 +14,23 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::control;
 use crate::database::Database;
+use crate::disk::DiskDirectory;
 use crate::driver::{GuestDriver, NoGuests};
-use crate::faults::{Fault, FaultRule};
+use crate::faults::{Fault, FaultRule, GuestFaultRule};
 use crate::guest::{ProcessGuests, ProcessOptions};
+use crate::guests;
 use crate::http;
 use crate::inner::{HostPlace, Inner, Parts, lock};
-use crate::journal::Journal;
+use crate::journal::{Journal, StateDirectory};
 use crate::lifecycle;
 use crate::options::{Options, Role};
+use crate::placement;
 use crate::random::Random;
 use crate::schema::Schema;
 use crate::seed;
-use crate::store::{DiskStore, SparseFiles};
+use crate::store::{DiskId, DiskStore};
 use crate::tls::Identity;
-use crate::value::Ref;
+use crate::value::{Ref, Value};
 
 /// How a pool is to be: start from [`Pool::builder`].
 #[must_use]
@@ -79,6 +82,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no place for disks.
+    #[error("could not make a place for disks")]
+    Disks(#[source] io::Error),
     /// There is no place for guests that are processes.
     #[error("could not make a place for guests")]
     Guests(#[source] io::Error),
@@ -92,12 +98,15 @@ impl StartError {
             Self::NotLoopback { .. } => "listen on 127.0.0.1, or leave `--http` out".into(),
             Self::ManyHosts { .. } => "listen on 127.0.0.1, or ask for one host".into(),
             Self::HostCount(_) => "ask for another number with `--hosts`".into(),
-            Self::Guests(_) => {
+            Self::Guests(_) | Self::Disks(_) => {
                 "see whether the state directory, or the one for temporary files, can be written, \
                  and is in use by no other pool"
                     .into()
             }
             Self::Certificate(_) => "see whether the state directory can be written".into(),
+            Self::State { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                "end the other pool, or give another directory with `--state`".into()
+            }
             Self::State { .. } => {
                 "give another directory with `--state`, or remove this one".into()
             }
@@ -196,7 +205,9 @@ impl PoolBuilder {
         self
     }
 
-    /// Keeps the pool's state and certificate in this directory, and goes on from what is there.
+    /// Keeps the pool's state, disks and certificate in this directory, and goes on from what is there:
+    /// VMs that ran are booted again, as on hosts that come up after their power failed. What a call
+    /// answered is on the disk by then.
     pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
         self.options.state = Some(directory.into());
         self
@@ -227,7 +238,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Where disks are kept; sparse files when this is left out.
+    /// Where disks are kept; a [`DiskDirectory`] when this is left out.
     pub fn store(mut self, store: Arc<dyn DiskStore>) -> Self {
         self.store = Some(store);
         self
@@ -244,30 +255,38 @@ impl PoolBuilder {
         }
         check(&options)?;
         let now = clock.now();
-        let (mut db, mut made) = restore(&options)?;
+        let directory = match &options.state {
+            Some(path) => Some(StateDirectory::open(path).map_err(state_error(path))?),
+            None => None,
+        };
+        let (mut db, mut made) = restore(&options, directory.as_ref())?;
         let count = made.as_ref().map_or(options.hosts, |made| made.hosts.len());
         let listeners = listen(options.listen, count).await?;
         let addresses = addresses(&options, &listeners);
+        let mut running = Vec::new();
         match &made {
-            Some(made) => adopt(&mut db, made, &addresses),
+            Some(made) => running = adopt(&mut db, made, &addresses, now),
             None => made = Some(seed::fill(&mut db, &options, &addresses, now)),
         }
         let Some(mut made) = made else { return Err(StartError::HostCount(0)) };
         for (place, address) in made.hosts.iter_mut().zip(&addresses) {
             place.address.clone_from(address);
         }
-        let journal = match &options.state {
-            Some(directory) => {
-                Some(Journal::start(directory, &mut db).map_err(state_error(directory))?)
+        let journal = match (directory, &options.state) {
+            (Some(directory), Some(path)) => {
+                Some(Journal::start(directory, &mut db).map_err(state_error(path))?)
             }
-            None => None,
+            _ => None,
         };
         let mut named = addresses;
         named.push("localhost".into());
         let identity =
             Identity::new(named, options.state.as_deref()).map_err(StartError::Certificate)?;
         options.certificate.clone_from(&identity.certificate);
-        let store = store.unwrap_or_else(|| default_store(&options, disks));
+        let store = match store {
+            Some(store) => store,
+            None => default_store(&options, disks, &db)?,
+        };
         let driver: Arc<dyn GuestDriver> = match processes {
             Some(wanted) => Arc::new(place_guests(&options, wanted, &store, &db)?),
             None => driver.unwrap_or_else(|| Arc::new(NoGuests::new(options.boot_delay))),
@@ -283,6 +302,10 @@ impl PoolBuilder {
             journal,
         };
         let inner = Arc::new(Inner::new(parts));
+        for vm in running {
+            let owner = Arc::clone(&inner);
+            inner.spawn(async move { guests::boot_again(&owner, vm).await });
+        }
         Ok(Pool::serve(inner, listeners, identity))
     }
 }
@@ -303,11 +326,14 @@ fn state_error(directory: &std::path::Path) -> impl Fn(io::Error) -> StartError 
 }
 
 /// The database of an earlier run with its pool and hosts, or an empty one.
-fn restore(options: &Options) -> Result<(Database, Option<seed::Made>), StartError> {
+fn restore(
+    options: &Options,
+    directory: Option<&StateDirectory>,
+) -> Result<(Database, Option<seed::Made>), StartError> {
     let mut db = Database::new(options.seed);
-    let Some(directory) = &options.state else { return Ok((db, None)) };
+    let (Some(directory), Some(path)) = (directory, &options.state) else { return Ok((db, None)) };
     let mut stored = Database::new(Random::fresh_seed());
-    if !Journal::restore(directory, &mut stored).map_err(state_error(directory))? {
+    if !directory.restore(&mut stored).map_err(state_error(path))? {
         return Ok((db, None));
     }
     std::mem::swap(&mut db, &mut stored);
@@ -323,22 +349,42 @@ fn restore(options: &Options) -> Result<(Database, Option<seed::Made>), StartErr
     Ok((db, Some(made)))
 }
 
-/// Makes a stored pool one whose hosts have just come up, at these addresses.
-fn adopt(db: &mut Database, made: &seed::Made, addresses: &[String]) {
+/// Makes a stored pool one whose hosts have just come up, at these addresses. What was going on is over;
+/// the VMs that ran, which are answered, are to boot again where they were.
+fn adopt(db: &mut Database, made: &seed::Made, addresses: &[String], now: i64) -> Vec<Ref> {
     // Tokens of the earlier run must not look like tokens of this one's future.
     let generation = u64::try_from(Clock::new().now()).unwrap_or_default() << 20;
     db.start_at(generation);
     for (place, address) in made.hosts.iter().zip(addresses) {
         db.set("host", place.host, "address", address.as_str());
     }
-    let running = db.rows("VM").filter(|row| {
-        matches!(row.text("power_state"), "Running" | "Paused") && !row.flag("is_control_domain")
-    });
-    let running: Vec<Ref> = running.map(|row| row.reference).collect();
-    for vm in running {
-        db.set("VM", vm, "current_operations", crate::value::Value::map(Vec::new()));
-        lifecycle::leave_host(db, vm, "Halted");
+    let (domains, guests): (Vec<_>, Vec<_>) =
+        db.rows("VM").cloned().partition(|row| row.flag("is_control_domain"));
+    // A disk that was being read or written is no more.
+    for drive in domains.iter().flat_map(|domain| domain.refs("VBDs")) {
+        let disk = db.find("VBD", drive).map(|row| row.reference("VDI")).unwrap_or_default();
+        db.delete("VBD", drive);
+        lifecycle::refresh_vdi(db, disk);
     }
+    let mut running = Vec::new();
+    for vm in guests {
+        let reference = vm.reference;
+        db.set("VM", reference, "current_operations", Value::map(Vec::new()));
+        db.set("VM", reference, "scheduled_to_be_resident_on", Ref::NULL);
+        match vm.text("power_state") {
+            "Running" => {
+                lifecycle::restart(db, &vm, now);
+                running.push(reference);
+            }
+            // Whoever stood still has lost its memory.
+            "Paused" => lifecycle::leave_host(db, reference, "Halted"),
+            _ => lifecycle::refresh(db, reference),
+        }
+    }
+    for place in &made.hosts {
+        placement::refresh_metrics(db, place.host, now);
+    }
+    running
 }
 
 /// Processes as guests, with what is left of VMs that are no more taken away.
@@ -360,13 +406,24 @@ fn place_guests(
     Ok(guests)
 }
 
-fn default_store(options: &Options, disks: Option<PathBuf>) -> Arc<dyn DiskStore> {
-    let kept = disks.or_else(|| options.state.as_ref().map(|state| state.join("disks")));
-    if let Some(directory) = kept {
-        return Arc::new(SparseFiles::at(directory));
+/// A directory of disks, without those of which the pool knows nothing.
+fn default_store(
+    options: &Options,
+    disks: Option<PathBuf>,
+    db: &Database,
+) -> Result<Arc<dyn DiskStore>, StartError> {
+    let failed = |error: crate::disk::DiskError| StartError::Disks(error.into());
+    let of_state = options.state.as_ref().map(|state| state.join("disks"));
+    let store = match disks.or_else(|| of_state.clone()) {
+        Some(directory) => DiskDirectory::open(directory).map_err(failed)?,
+        None => DiskDirectory::temporary().map_err(failed)?,
+    };
+    if of_state.is_some() {
+        let known: HashSet<DiskId> = db.rows("VDI").map(|row| DiskId(row.uuid())).collect();
+        let left = store.retain(|disk| known.contains(&disk)).map_err(failed)?;
+        tracing::debug!(count = left.len(), "removed disks that a crash left");
     }
-    let name = format!("xenapi-sim-{}-{:016x}", std::process::id(), Random::fresh_seed());
-    Arc::new(SparseFiles::temporary(std::env::temp_dir().join(name)))
+    Ok(Arc::new(store))
 }
 
 /// One listener for each host: the first where it was asked for, the others on the addresses after it.
@@ -510,6 +567,31 @@ impl Pool {
         self.inner.faults.remove(number);
     }
 
+    /// Makes something go wrong with the guests of VMs, from their next boot on; the answer names the rule
+    /// to [`Pool::forget_guest_fault`].
+    pub fn guest_fault(&self, rule: GuestFaultRule) -> u64 {
+        self.inner.guest_faults.add(rule)
+    }
+
+    /// Removes one rule about what goes wrong with guests, or all. Guests that have booted keep theirs.
+    pub fn forget_guest_fault(&self, number: Option<u64>) {
+        self.inner.guest_faults.remove(number);
+    }
+
+    /// Sets how much memory the host with this uuid has, in bytes, whatever its VMs have by now; false
+    /// when there is none.
+    pub fn set_host_memory(&self, uuid: Uuid, bytes: u64) -> bool {
+        self.with("host", uuid, |host| control::set_memory(&self.inner, host, bytes))
+    }
+
+    /// Makes the VM, template or snapshot with this uuid vanish with its disks, as if somebody else had
+    /// destroyed it; false when there is none.
+    pub async fn vanish(&self, uuid: Uuid) -> bool {
+        let Some(vm) = self.find("VM", uuid) else { return false };
+        control::vanish(&self.inner, vm).await;
+        true
+    }
+
     /// Ends all sessions.
     pub fn lose_sessions(&self) {
         crate::sessions::lose_all(&self.inner);
@@ -525,9 +607,11 @@ impl Pool {
         control::restart_toolstack(&self.inner);
     }
 
-    /// Makes the host with this uuid die with its VMs; false when there is none.
-    pub fn kill_host(&self, uuid: Uuid) -> bool {
-        self.with("host", uuid, |host| control::host_dies(&self.inner, host))
+    /// Makes the host with this uuid die with its VMs and their guests; false when there is none.
+    pub async fn kill_host(&self, uuid: Uuid) -> bool {
+        let Some(host) = self.find("host", uuid) else { return false };
+        control::host_dies(&self.inner, host).await;
+        true
     }
 
     /// Makes a dead host live again; false when there is none with this uuid.
@@ -556,16 +640,20 @@ impl Pool {
     }
 
     fn with(&self, class: &str, uuid: Uuid, act: impl FnOnce(Ref)) -> bool {
-        let text = uuid.hyphenated().to_string();
-        let found = self.inner.read().by_uuid(Schema::get().class(class), &text);
-        found.map(act).is_ok()
+        self.find(class, uuid).map(act).is_some()
     }
 
-    /// Ends the pool: listeners, connections and all work.
+    fn find(&self, class: &str, uuid: Uuid) -> Option<Ref> {
+        let text = uuid.hyphenated().to_string();
+        self.inner.read().by_uuid(Schema::get().class(class), &text).ok()
+    }
+
+    /// Ends the pool: listeners, connections, all work, and the guests. Its state may be used by another
+    /// pool then.
     pub async fn stop(mut self) {
-        self.inner.driver.stop().await;
-        self.inner.abort_work();
         self.listeners.shutdown().await;
+        self.inner.end_work().await;
+        self.inner.driver.stop().await;
     }
 }
 

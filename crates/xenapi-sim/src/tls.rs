@@ -38,8 +38,8 @@ impl Identity {
         let made = rcgen::generate_simple_self_signed(addresses).map_err(io::Error::other)?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         if let Some((certificate_path, key_path)) = &paths {
-            write_secret(key_path, key.as_bytes())?;
-            std::fs::write(certificate_path, &certificate)?;
+            replace(key_path, key.as_bytes(), 0o600)?;
+            replace(certificate_path, certificate.as_bytes(), 0o644)?;
         }
         Self::of(&certificate, &key)
     }
@@ -64,10 +64,14 @@ impl Identity {
     }
 }
 
-/// Writes a file that only its owner can read.
-fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in place as a whole: one that is half there would bar the next start.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
+    let fresh = path.with_extension("pem.new");
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(fresh, path)
 }

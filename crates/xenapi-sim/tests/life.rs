@@ -183,7 +183,7 @@ async fn vms_move_between_the_hosts_of_a_pool() {
     let now = client.ok("VM.get_resident_on", json!([vm])).await;
     assert_ne!(now, hosts[2]);
     let uuid = client.text("host.get_uuid", json!([now])).await.parse().unwrap();
-    assert!(pool.kill_host(uuid));
+    assert!(pool.kill_host(uuid).await);
     assert_eq!(client.ok("VM.get_power_state", json!([vm])).await, "Halted");
     assert_eq!(
         client.fails("VM.start_on", json!([vm, now, false, false])).await,

@@ -262,7 +262,11 @@ async fn copy(call: Call) -> Outcome {
             (DiskId(db.row("VDI", vdi)?.uuid()), DiskId(db.row("VDI", into)?.uuid()))
         };
         call.take_time().await?;
-        call.on_disks(move |store| store.clone_disk(pair.0, pair.1)).await?;
+        call.on_disks(move |store| {
+            store.destroy(pair.1)?;
+            store.clone_disk(pair.0, pair.1)
+        })
+        .await?;
         return Ok(into.into());
     }
     copy_with(&call, |db| {

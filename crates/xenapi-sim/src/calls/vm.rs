@@ -12,7 +12,7 @@ use crate::error::error;
 use crate::lifecycle;
 use crate::value::{Ref, Value};
 
-pub(crate) use creation::insert;
+pub(crate) use creation::{delete, insert};
 pub(crate) use power::{arrive, power_off_one, shut_down_one, start_one};
 
 pub(super) fn handler(message: &str) -> Option<Handler> {

@@ -16,13 +16,26 @@ use super::{DiskError, raw};
 const ENDING: &str = "raw";
 const UNFINISHED: &str = "new";
 const LOCK: &str = "lock";
+const TEMPORARY: &str = "xenapi-sim-disks-";
 
 /// A directory that holds disks. No other process can open it meanwhile.
 #[derive(Debug)]
 pub struct DiskDirectory {
     directory: PathBuf,
+    /// Whether it goes with this value.
+    temporary: bool,
     // Held for its lock.
     _lock: File,
+}
+
+impl Drop for DiskDirectory {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = fs::remove_dir_all(&self.directory)
+        {
+            tracing::debug!(%error, "the next temporary directory's maker removes this one");
+        }
+    }
 }
 
 impl DiskDirectory {
@@ -35,11 +48,32 @@ impl DiskDirectory {
         let lock = lock.map_err(file("open", &path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| DiskError::DirectoryInUse { path: directory.clone() })?;
-        let store = Self { directory, _lock: lock };
+        let store = Self { directory, temporary: false, _lock: lock };
         for path in store.files(UNFINISHED)? {
             fs::remove_file(&path).map_err(file("remove", &path))?;
         }
         Ok(store)
+    }
+
+    /// A directory for temporary files that is removed when this is dropped. Those that were left by
+    /// processes that are no more are removed now.
+    pub fn temporary() -> Result<Self, DiskError> {
+        let base = std::env::temp_dir();
+        for entry in fs::read_dir(&base).map_err(file("list", &base))?.flatten() {
+            let own = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+            // One that is in use, or somebody else's, stays.
+            if own && let Ok(mut left) = Self::open(entry.path()) {
+                left.temporary = true;
+            }
+        }
+        let name = uuid::Uuid::new_v4().simple();
+        // It gets a name that others look for when it is locked already: they would remove it.
+        let mut made = Self::open(base.join(format!(".{TEMPORARY}{name}")))?;
+        made.temporary = true;
+        let path = base.join(format!("{TEMPORARY}{name}"));
+        fs::rename(&made.directory, &path).map_err(file("rename", &made.directory))?;
+        made.directory = path;
+        Ok(made)
     }
 
     /// The names of all disks, sorted.
@@ -346,6 +380,22 @@ mod tests {
         store.resize(one, 1 << 20).unwrap();
         store.read_at(two, 8, &mut read).unwrap();
         assert_eq!((read, store.used(two).unwrap()), ([0; 6], 0));
+    }
+
+    #[test]
+    fn a_temporary_directory_goes_with_its_disks_and_with_what_a_crash_left() {
+        let left = std::env::temp_dir().join(format!("{TEMPORARY}{}", Uuid::new_v4().simple()));
+        fs::create_dir(&left).unwrap();
+        let used = DiskDirectory::temporary().unwrap();
+        used.create(random(), 1).unwrap();
+        let other = DiskDirectory::temporary().unwrap();
+        assert!(!left.exists());
+        let (kept, path) = (used.directory.clone(), other.directory.clone());
+        assert!(kept.exists() && path.exists());
+        drop(other);
+        assert!(kept.exists() && !path.exists());
+        drop(used);
+        assert!(!kept.exists());
     }
 
     #[test]

@@ -135,13 +135,40 @@ impl Medium for StoredDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::SparseFiles;
+    use crate::disk::DiskDirectory;
     use uuid::Uuid;
+
+    /// A store that says of no part of a disk that it is empty.
+    struct WithoutHoles(DiskDirectory);
+
+    impl DiskStore for WithoutHoles {
+        fn create(&self, disk: DiskId, size: u64) -> io::Result<()> {
+            DiskStore::create(&self.0, disk, size)
+        }
+        fn clone_disk(&self, from: DiskId, to: DiskId) -> io::Result<()> {
+            DiskStore::clone_disk(&self.0, from, to)
+        }
+        fn resize(&self, disk: DiskId, size: u64) -> io::Result<()> {
+            DiskStore::resize(&self.0, disk, size)
+        }
+        fn read_at(&self, disk: DiskId, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(disk, offset, buffer)
+        }
+        fn write_at(&self, disk: DiskId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(disk, offset, bytes)
+        }
+        fn used(&self, disk: DiskId) -> io::Result<u64> {
+            self.0.used(disk)
+        }
+        fn destroy(&self, disk: DiskId) -> io::Result<()> {
+            self.0.destroy(disk)
+        }
+    }
 
     #[test]
     fn data_is_found_on_a_store_that_knows_no_holes() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(SparseFiles::at(directory.path()));
+        let store = Arc::new(WithoutHoles(DiskDirectory::open(directory.path()).unwrap()));
         let disk = StoredDisk::new(store, DiskId(Uuid::from_u128(1)), 10 << 20);
         assert_eq!(disk.next_extent(0).unwrap(), None);
         disk.write_at((5 << 20) + 17, b"x").unwrap();

@@ -10,7 +10,7 @@
 
 use std::io;
 use std::process::Stdio;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -40,24 +40,28 @@ pub(super) struct CloudInit {
     report: BootReport,
     /// The name that the VM has in its pool.
     vm_name: String,
+    /// How far the guest's clock is behind.
+    slow: Duration,
 }
 
 /// What a boot was told to do when it is over.
 pub(super) type Next = Option<PowerState>;
 
 impl CloudInit {
-    /// Begins: `found` is the seed with the guest's name of the disk that it was on.
+    /// Begins: `found` is the seed with the guest's name of the disk that it was on; `slow` is how far the
+    /// guest's clock is behind.
     pub(super) async fn begin(
         files: Files,
         entry: Entry,
         vm_name: String,
         found: Option<(Seed, String)>,
+        slow: Duration,
     ) -> Result<Self, GuestError> {
         let datasource =
             found.as_ref().map(|(_, device)| format!("DataSourceNoCloud [seed=/dev/{device}]"));
-        let report = BootReport { datasource, started: now(), ..BootReport::default() };
+        let report = BootReport { datasource, started: now(slow), ..BootReport::default() };
         let seed = found.map(|(seed, _)| seed);
-        let mut boot = Self { files, entry, seed, new_instance: false, report, vm_name };
+        let mut boot = Self { files, entry, seed, new_instance: false, report, vm_name, slow };
         boot.on_files(Self::begin_files).await?;
         Ok(boot)
     }
@@ -123,6 +127,14 @@ impl CloudInit {
         Ok(())
     }
 
+    /// Keeps programs that are copied into the guest from being run.
+    pub(super) async fn refuse_programs(&mut self) -> Result<(), GuestError> {
+        if self.run(&["sh", "-c", include_str!("shims/refuse.sh")]).await? {
+            return Ok(());
+        }
+        Err(GuestError { message: "its directories could not be mounted without programs".into() })
+    }
+
     /// Does the rest and gives the verdict.
     pub(super) async fn finish(mut self, fails: bool) -> Result<Next, GuestError> {
         if self.seed.is_none() {
@@ -139,9 +151,9 @@ impl CloudInit {
             );
         }
         let next = if self.new_instance { self.config().power_state } else { None };
-        self.report.finished = Some(now());
+        self.report.finished = Some(now(self.slow));
         self.on_files(|boot| {
-            let finished = format!("Cloud-init v. 24.4 finished at {}\n", now());
+            let finished = format!("Cloud-init v. 24.4 finished at {}\n", now(boot.slow));
             boot.files.append(OUTPUT, finished.as_bytes(), 0o640)?;
             boot.files.write(
                 "/var/lib/cloud/instance/boot-finished",
@@ -421,6 +433,7 @@ impl CloudInit {
             new_instance: self.new_instance,
             report: std::mem::take(&mut self.report),
             vm_name: self.vm_name.clone(),
+            slow: self.slow,
         };
         let (moved, done) = blocking(move || {
             let done = work(&mut moved);
@@ -459,8 +472,10 @@ fn seed_directory(id: &str) -> String {
     if name.trim_matches('.').is_empty() { "_".into() } else { name }
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+/// What the clock of a guest shows that is this far behind.
+fn now(slow: Duration) -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(slow).as_secs_f64()
 }
 
 #[cfg(test)]

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
+use crate::driver::{GuestError, Machine};
+
 /// Something that goes wrong with a guest from its next boot on.
 ///
 /// Written as in `ssh-stalls`. A VM asks for faults itself by the key [`GuestFault::KEY`] of its
 /// `xenstore_data`, with their names between spaces or commas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum GuestFault {
     /// Its agent reports, and has no address to report.
@@ -27,11 +32,16 @@ pub enum GuestFault {
     CrashesDuringSetup,
     /// It does not answer a request to shut down or restart.
     IgnoresShutdown,
+    /// Its clock is a year slow, as its `date` and cloud-init's own times tell. What a program asks the
+    /// kernel for is right: there is one clock for all guests.
+    WrongClock,
+    /// Programs that were copied into it cannot be run: `Permission denied`, as on file systems mounted so.
+    ProgramsRefused,
 }
 
 impl GuestFault {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoAddress,
         Self::SshRefuses,
         Self::SshStalls,
@@ -40,6 +50,8 @@ impl GuestFault {
         Self::RebootsDuringSetup,
         Self::CrashesDuringSetup,
         Self::IgnoresShutdown,
+        Self::WrongClock,
+        Self::ProgramsRefused,
     ];
 
     /// The key of `xenstore_data` by which a VM asks for faults.
@@ -56,7 +68,16 @@ impl GuestFault {
             Self::RebootsDuringSetup => "reboots-during-setup",
             Self::CrashesDuringSetup => "crashes-during-setup",
             Self::IgnoresShutdown => "ignores-shutdown",
+            Self::WrongClock => "wrong-clock",
+            Self::ProgramsRefused => "programs-refused",
         }
+    }
+
+    /// The faults that a machine asks for.
+    pub(crate) fn of(machine: &Machine) -> Result<BTreeSet<Self>, GuestError> {
+        let asked = machine.xenstore_data.get(Self::KEY).map_or("", String::as_str);
+        let failed = |error| GuestError { message: format!("{}: {error}", Self::KEY) };
+        Self::parse_list(asked).map_err(failed)
     }
 
     /// The faults that a text names; the first word that names none is the error.
@@ -106,6 +127,7 @@ mod tests {
         );
         for fault in GuestFault::ALL {
             assert_eq!(fault.to_string().parse(), Ok(fault));
+            assert_eq!(serde_json::to_value(fault).unwrap(), fault.name());
         }
     }
 }

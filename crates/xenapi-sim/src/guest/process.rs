@@ -36,6 +36,8 @@ const WAITING: usize = 16;
 const GRACE: Duration = Duration::from_secs(3);
 /// Pause between two looks at processes, which tell nobody when they end.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How far a wrong clock is behind.
+const YEAR: Duration = Duration::from_hours(365 * 24);
 /// How long an order may take: longer than all that a guest does for one.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -192,13 +194,20 @@ impl GuestDriver for ProcessGuests {
         // A guest that still runs is one whose end the pool did not wait for.
         self.order(vm, Order::PowerOff).await?;
         let only = self.shared.options.directories_only;
+        let faults = self.shared.faults_of(&machine)?;
         let sandbox = Sandbox::start(&self.shared.place, &vm.to_string(), !only).await?;
+        if faults.contains(&GuestFault::ProgramsRefused) && !sandbox.entry().has_namespaces() {
+            let fault = GuestFault::ProgramsRefused;
+            sandbox.stop().await;
+            return Err(GuestError {
+                message: format!("a guest without namespaces cannot have the fault `{fault}`"),
+            });
+        }
         let control = pipe::OpenOptions::new().read_write(true).open_receiver(sandbox.control());
         let control =
             control.map_err(|error| GuestError { message: format!("{CONTROL}: {error}") })?;
         let (orders, received) = mpsc::channel(WAITING);
         let (asks, asked) = mpsc::channel(WAITING);
-        let faults = self.shared.faults_of(&machine)?;
         let stalls = faults.contains(&GuestFault::SshStalls);
         let guest = Arc::new(Guest {
             files: sandbox.files().clone(),
@@ -302,9 +311,7 @@ impl Shared {
     }
 
     fn faults_of(&self, machine: &Machine) -> Result<BTreeSet<GuestFault>, GuestError> {
-        let asked = machine.xenstore_data.get(GuestFault::KEY).map_or("", String::as_str);
-        let asked = GuestFault::parse_list(asked)
-            .map_err(|error| GuestError { message: format!("{}: {error}", GuestFault::KEY) })?;
+        let asked = GuestFault::of(machine)?;
         let set = lock(&self.faults).get(&machine.vm).cloned().unwrap_or_default();
         Ok(&(&self.options.faults | &asked) | &set)
     }
@@ -338,11 +345,23 @@ async fn try_set_up(
         Ok(())
     })
     .await?;
+    if guest.has(GuestFault::WrongClock) {
+        let files = guest.files.clone();
+        blocking(move || {
+            files.write("/usr/local/bin/date", include_bytes!("shims/date.sh"), 0o755)
+        })
+        .await?;
+    }
     let (store, machine) = (shared.store.clone(), guest.machine.clone());
     let seed = blocking(move || Ok(find_seed(&store, &machine))).await?;
     let name = guest.machine.name.clone();
-    let mut boot = CloudInit::begin(guest.files.clone(), guest.entry.clone(), name, seed).await?;
+    let slow = if guest.has(GuestFault::WrongClock) { YEAR } else { Duration::ZERO };
+    let mut boot =
+        CloudInit::begin(guest.files.clone(), guest.entry.clone(), name, seed, slow).await?;
     boot.init().await?;
+    if guest.has(GuestFault::ProgramsRefused) {
+        boot.refuse_programs().await?;
+    }
     let addresses = answer(shared, guest).await?;
     reports.send(Report::Agent(usual_agent(addresses)));
     let vm = guest.machine.vm;

@@ -1,7 +1,7 @@
 //! Making VMs, provisioning them from templates, and destroying them.
 
 use crate::calls::{Call, Outcome, vbd, vdi};
-use crate::database::Database;
+use crate::database::{Database, Row};
 use crate::dispatch::construct;
 use crate::error::{ApiError, error, internal};
 use crate::lifecycle;
@@ -130,35 +130,41 @@ pub(super) async fn destroy(call: Call) -> Outcome {
         let mut db = call.inner.write();
         let row = db.row("VM", vm)?.clone();
         super::tell(&call, &mut db, "VM_DELETED", vm);
-        for (set, class) in [
-            ("VBDs", "VBD"),
-            ("VIFs", "VIF"),
-            ("VGPUs", "VGPU"),
-            ("VUSBs", "VUSB"),
-            ("VTPMs", "VTPM"),
-            ("consoles", "console"),
-        ] {
-            for part in row.refs(set) {
-                let disk =
-                    (class == "VBD").then(|| db.find("VBD", part).map(|vbd| vbd.reference("VDI")));
-                db.delete(class, part);
-                if let Some(disk) = disk.flatten() {
-                    lifecycle::refresh_vdi(&mut db, disk);
-                }
-            }
-        }
-        for (_, blob) in row.get("blobs").entries() {
-            db.delete("blob", blob.as_ref());
-        }
-        db.delete("VM_metrics", row.reference("metrics"));
-        db.delete("VM_guest_metrics", row.reference("guest_metrics"));
-        db.delete("VM", vm);
+        delete(&mut db, &row);
         (row.uuid(), row.reference("suspend_VDI"))
     };
     drop(busy);
+    crate::inner::lock(&call.inner.booted).remove(&vm);
     call.inner.driver.destroyed(uuid).await;
     vdi::remove(&call, image).await?;
     Ok(Value::Void)
+}
+
+/// Deletes a VM's row and all that is part of it; its disks stay.
+pub(crate) fn delete(db: &mut Database, vm: &Row) {
+    for (set, class) in [
+        ("VBDs", "VBD"),
+        ("VIFs", "VIF"),
+        ("VGPUs", "VGPU"),
+        ("VUSBs", "VUSB"),
+        ("VTPMs", "VTPM"),
+        ("consoles", "console"),
+    ] {
+        for part in vm.refs(set) {
+            let disk =
+                (class == "VBD").then(|| db.find("VBD", part).map(|vbd| vbd.reference("VDI")));
+            db.delete(class, part);
+            if let Some(disk) = disk.flatten() {
+                lifecycle::refresh_vdi(db, disk);
+            }
+        }
+    }
+    for (_, blob) in vm.get("blobs").entries() {
+        db.delete("blob", blob.as_ref());
+    }
+    db.delete("VM_metrics", vm.reference("metrics"));
+    db.delete("VM_guest_metrics", vm.reference("guest_metrics"));
+    db.delete("VM", vm.reference);
 }
 
 #[cfg(test)]

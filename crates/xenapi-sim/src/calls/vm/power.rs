@@ -69,7 +69,7 @@ pub(crate) async fn start_one(call: &Call, vm: Ref, host: Option<Ref>, paused: b
         placement::refresh_metrics(&mut db, host, inner.clock.now());
     }
     if let Err(problem) = guests::boot(inner, vm).await {
-        lifecycle::leave_host(&mut inner.write(), vm, "Halted");
+        guests::turned_off(inner, &mut inner.write(), vm);
         let told = [&vm.to_string(), "guest", &problem.message];
         return Err(error("FAILED_TO_START_EMULATOR", told));
     }
@@ -224,7 +224,7 @@ async fn hard_reboot(call: Call) -> Outcome {
     {
         let mut db = call.inner.write();
         let row = db.row("VM", vm)?.clone();
-        guests::restart(&call.inner, &mut db, &row);
+        lifecycle::restart(&mut db, &row, call.inner.clock.now());
     }
     guests::boot_again(&call.inner, vm).await;
     tell(&call, &mut call.inner.write(), "VM_REBOOTED", vm);
@@ -326,7 +326,11 @@ async fn resume_one(call: &Call, host: Option<Ref>, paused: bool) -> Outcome {
         call.inner.write().set("VM", vm, "scheduled_to_be_resident_on", Ref::NULL);
         return Err(error);
     }
-    order(call, vm, Order::Resume).await?;
+    // A guest whose memory is gone, with an earlier simulator or by a revert, boots instead.
+    let remembers = lock(&call.inner.booted).contains_key(&vm);
+    if remembers {
+        order(call, vm, Order::Resume).await?;
+    }
     let image = {
         let mut db = call.inner.write();
         let row = db.row("VM", vm)?.clone();
@@ -342,9 +346,16 @@ async fn resume_one(call: &Call, host: Option<Ref>, paused: bool) -> Outcome {
         db.set("VM", vm, "suspend_VDI", Ref::NULL);
         lifecycle::refresh(&mut db, vm);
         tell(call, &mut db, "VM_RESUMED", vm);
+        placement::refresh_metrics(&mut db, host, call.inner.clock.now());
         row.reference("suspend_VDI")
     };
     vdi::remove(call, image).await?;
+    if !remembers {
+        guests::boot_again(&call.inner, vm).await;
+    }
+    if paused {
+        order(call, vm, Order::Pause).await?;
+    }
     Ok(Value::Void)
 }
 
@@ -398,11 +409,19 @@ async fn migrate_send(call: Call) -> Outcome {
         return Err(error("CANNOT_CONTACT_HOST", [call.args[1].at("host").unwrap_or_default()]));
     }
     let _busy = operations::begin(&call, vm, "migrate_send").await?;
+    let running = {
+        let db = call.inner.read();
+        let row = db.row("VM", vm)?;
+        let running = row.text("power_state") == "Running";
+        if running && row.reference("resident_on") != target {
+            placement::fits(&db, row, db.row("host", target)?)?;
+        }
+        running
+    };
     call.take_time().await?;
     for (disk, place) in call.args[3].entries() {
         vdi::move_to(&mut call.inner.write(), disk.as_ref(), place.as_ref())?;
     }
-    let running = call.inner.read().row("VM", vm)?.text("power_state") == "Running";
     if running {
         arrive(&call, vm, target)?;
     }
