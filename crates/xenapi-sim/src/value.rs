@@ -163,6 +163,11 @@ impl Value {
         self.items().iter().map(Self::as_ref)
     }
 
+    /// The texts of a set of them.
+    pub(crate) fn text_items(&self) -> Vec<&str> {
+        self.items().iter().filter_map(Self::as_str).collect()
+    }
+
     /// The text at `key` in a map of texts.
     pub(crate) fn at(&self, key: &str) -> Option<&str> {
         let entry = self.entries().iter().find(|(name, _)| name.as_str() == Some(key));

@@ -216,12 +216,7 @@ async fn faults_strike_as_often_as_they_are_told_to() {
 async fn faults_are_ordered_over_http_too() {
     let pool = Pool::builder().http().seed(1).password("s3cret").start().await.unwrap();
     let client = Client::login(&pool).await;
-    let request = |verb: &str, path: &str, body: &str| {
-        format!(
-            "{verb} {path} HTTP/1.1\r\nAuthorization: Basic cm9vdDpzM2NyZXQ=\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    };
+    let request = support::as_root;
     let refused = raw(&pool.url(), &support::post("/_sim/sessions/lose", "{}")).await.unwrap();
     assert_eq!(refused.status, 401);
     let rule = r#"{"call": "VM.get_all", "fault": {"error": ["SR_FULL", "1", "2"]}, "times": 1}"#;
@@ -238,35 +233,6 @@ async fn faults_are_ordered_over_http_too() {
     assert_eq!(client.fails("VM.get_all", json!([])).await[0], "SESSION_INVALID");
     let summary = raw(&pool.url(), request("GET", "/_sim", "").as_bytes()).await.unwrap().json();
     assert_eq!(summary["guests"], "none");
-}
-
-#[tokio::test]
-async fn a_pool_goes_on_from_its_state() {
-    let directory = tempfile::tempdir().unwrap();
-    let start = async || {
-        let builder = Pool::builder().http().password("p").state(directory.path());
-        builder.event_batching(Duration::ZERO).start().await.unwrap()
-    };
-    let pool = start().await;
-    let client = Client::login(&pool).await;
-    let vm = client.new_vm("kept").await;
-    client.ok("VM.start", json!([vm, false, false])).await;
-    let before = client.ok("VM.get_record", json!([vm])).await;
-    let token = client.ok("event.from", json!([["vm"], "", 0.1])).await["token"].clone();
-    let fingerprint = pool.fingerprint().to_owned();
-    // Not stopped in good order: what was acknowledged is on disk all the same.
-    drop(pool);
-    let pool = start().await;
-    assert_eq!(pool.fingerprint(), fingerprint);
-    let client = Client::login(&pool).await;
-    let after = client.ok("VM.get_record", json!([vm])).await;
-    assert_eq!(after["uuid"], before["uuid"]);
-    assert_eq!(after["VBDs"], before["VBDs"]);
-    assert_eq!(after["power_state"], "Halted");
-    client.ok("VM.start", json!([vm, false, false])).await;
-    let since = client.ok("event.from", json!([["vm"], token, 1.0])).await;
-    assert!(since["token"].as_str() > token.as_str());
-    assert!(since["events"].as_array().unwrap().iter().any(|event| event["ref"] == vm));
 }
 
 #[tokio::test]

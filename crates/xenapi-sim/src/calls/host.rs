@@ -16,6 +16,7 @@ pub(super) fn handler(message: &str) -> Option<Handler> {
 
 fn now(message: &str) -> Option<fn(&Call) -> Outcome> {
     Some(match message {
+        "destroy" => destroy,
         "enable" => |call| enable(call, true),
         "disable" => |call| enable(call, false),
         "compute_free_memory" => |call| {
@@ -70,6 +71,35 @@ fn enable(call: &Call, enabled: bool) -> Outcome {
     let mut db = call.inner.write();
     db.row("host", host)?;
     db.set("host", host, "enabled", enabled);
+    Ok(Value::Void)
+}
+
+/// Takes a host that is dead for good out of the pool.
+fn destroy(call: &Call) -> Outcome {
+    let host = call.subject()?;
+    let mut db = call.inner.write();
+    let row = db.row("host", host)?.clone();
+    let master = db.find("pool", call.inner.pool).map(|pool| pool.reference("master"));
+    if master == Some(host) {
+        return Err(error("HOST_CANNOT_DESTROY_SELF", [host]));
+    }
+    if placement::is_live(&db, &row) {
+        return Err(error("HOST_IS_LIVE", [host]));
+    }
+    let guest = |vm: &Ref| db.find("VM", *vm).is_some_and(|vm| !vm.flag("is_control_domain"));
+    if row.refs("resident_VMs").iter().any(guest) {
+        return Err(error("HOST_HAS_RESIDENT_VMS", [host]));
+    }
+    for (set, class) in [("PBDs", "PBD"), ("PIFs", "PIF")] {
+        for part in row.refs(set) {
+            db.delete(class, part);
+        }
+    }
+    if let Some(domain) = db.find("VM", row.reference("control_domain")).cloned() {
+        vm::delete(&mut db, &domain);
+    }
+    db.delete("host_metrics", row.reference("metrics"));
+    db.delete("host", host);
     Ok(Value::Void)
 }
 

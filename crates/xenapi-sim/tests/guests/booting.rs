@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bioxen_testkit::block_on;
 use serde_json::Value;
-use xenapi_sim::driver::{Ended, Order, Report};
+use xenapi_sim::driver::{Ended, GuestDriver as _, Order, Report, Reports};
 use xenapi_sim::guest::{GuestFault, Isolation, ProcessOptions};
 
-use crate::rig::{Client, Rig, has_ssh, printed};
+use crate::rig::{Client, Rig, complaint, has_ssh, printed};
 
 #[test]
 fn the_seed_is_carried_out() {
@@ -126,6 +126,73 @@ fn a_guest_can_restart_or_crash_while_it_is_set_up() {
         let mut booted = rig.boot_machine(Rig::machine(vm, seed)).await;
         booted.address().await;
         assert_eq!(booted.ended().await, Ended::Crash);
+    });
+}
+
+#[test]
+fn programs_that_are_copied_into_a_guest_can_be_refused() {
+    if !has_ssh() {
+        return;
+    }
+    block_on(async {
+        let rig = Rig::new();
+        let client = Client::new(rig.guests.ssh_port());
+        let seed = rig.seed(&client.user_data(""), &[]);
+        let mut machine = Rig::machine(uuid::Uuid::new_v4(), seed);
+        machine.xenstore_data.insert(GuestFault::KEY.into(), "programs-refused".into());
+        let mut booted = rig.boot_machine(machine).await;
+        let address = booted.address().await;
+        for place in ["~", "/tmp", "/var/tmp", "/dev/shm"] {
+            let copied = format!("cp /bin/true {place}/copied && chmod +x {place}/copied");
+            printed(&client.ssh(address, "lua", &[&copied]));
+            let refused = client.ssh(address, "lua", &[&format!("{place}/copied")]);
+            assert_eq!(refused.status.code(), Some(126), "{place}");
+            assert!(complaint(&refused).contains("Permission denied"), "{place}");
+        }
+        // What the guest has itself goes on.
+        printed(&client.ssh(address, "lua", &["cloud-init status --wait; true"]));
+    });
+}
+
+#[test]
+fn a_guest_in_a_directory_cannot_refuse_programs() {
+    block_on(async {
+        let faults = [GuestFault::ProgramsRefused].into();
+        let rig = Rig::with(ProcessOptions {
+            faults,
+            directories_only: true,
+            ..ProcessOptions::default()
+        });
+        let seed = rig.seed("#cloud-config\n", &[]);
+        let machine = Rig::machine(uuid::Uuid::new_v4(), seed);
+        let refused = rig.guests.boot(machine, Reports::new(|_| ())).await.unwrap_err();
+        assert!(refused.message.contains("`programs-refused`"), "{refused}");
+    });
+}
+
+#[test]
+fn the_clock_of_a_guest_can_be_wrong() {
+    if !has_ssh() {
+        return;
+    }
+    block_on(async {
+        let rig = Rig::new();
+        let client = Client::new(rig.guests.ssh_port());
+        let seed = rig.seed(&client.user_data(""), &[]);
+        let vm = uuid::Uuid::new_v4();
+        rig.guests.set_faults(vm, [GuestFault::WrongClock].into());
+        let mut booted = rig.boot_machine(Rig::machine(vm, seed)).await;
+        let address = booted.address().await;
+        let wait = "cloud-init status --wait >/dev/null; date +%s; cat /run/cloud-init/status.json";
+        let seen = printed(&client.ssh(address, "lua", &[wait]));
+        let (told, status) = seen.split_once('\n').unwrap();
+        let status: Value = serde_json::from_str(status).unwrap();
+        let start = status["v1"]["init-local"]["start"].as_f64().unwrap();
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        for told in [told.parse::<f64>().unwrap(), start] {
+            let days = (now - told) / 86400.0;
+            assert!((364.9..365.1).contains(&days), "{days} days: {seen}");
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use xenapi_sim::Pool;
 use xenapi_sim::guest::ProcessOptions;
 
@@ -53,6 +54,19 @@ impl Session {
         tokio::time::timeout(PATIENCE, waited).await.expect("in time")
     }
 
+    /// Makes something happen to the pool, as its tester.
+    async fn sim(&self, path: &str) {
+        let mut stream = self.connect(0).await;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nAuthorization: Basic cm9vdDpzZWNyZXQ=\r\nConnection: close\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+
     async fn halted(&self, vm: &str) {
         let waited = async {
             while self.call("VM.get_power_state", json!([vm])).await != "Halted" {
@@ -94,5 +108,81 @@ async fn a_vm_can_be_logged_into_by_the_address_that_the_pool_tells() {
     session.call("VM.clean_shutdown", json!([vm])).await;
     session.halted(&vm).await;
     session.call("VM.destroy", json!([vm])).await;
+    session.pool.stop().await;
+}
+
+/// Whether somebody answers SSH there.
+async fn answers(address: Ipv4Addr) -> bool {
+    tokio::net::TcpStream::connect((address, 2222)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_ends_a_vm_ends_the_processes_of_its_guest() {
+    let builder = Pool::builder().http().password("secret").seed(4).hosts(2);
+    let options = ProcessOptions { ssh_port: Some(2222), ..ProcessOptions::default() };
+    let pool = builder.process_guests(options).start().await.unwrap();
+    let session = Session::of(pool).await;
+    let vm = session.vm_with_seed(&seed_image("#cloud-config\n", &[])).await;
+    let uuid = session.call("VM.get_uuid", json!([vm])).await.as_str().unwrap().to_owned();
+    let start = async || {
+        session.call("VM.start", json!([vm, false, false])).await;
+        let metrics = session.metrics(&vm, |metrics| metrics["networks"]["0/ip"].is_string()).await;
+        let address: Ipv4Addr = metrics["networks"]["0/ip"].as_str().unwrap().parse().unwrap();
+        assert!(answers(address).await);
+        address
+    };
+    let address = start().await;
+    session.sim(&format!("/_sim/vms/{uuid}/poweroff")).await;
+    assert!(!answers(address).await);
+    assert_eq!(session.call("VM.get_power_state", json!([vm])).await, "Halted");
+
+    session.call("VM.set_actions_after_crash", json!([vm, "destroy"])).await;
+    let address = start().await;
+    session.sim(&format!("/_sim/vms/{uuid}/crash")).await;
+    assert!(!answers(address).await);
+
+    let address = start().await;
+    let host = session.call("VM.get_resident_on", json!([vm])).await;
+    let host = session.call("host.get_uuid", json!([host])).await;
+    session.sim(&format!("/_sim/hosts/{}/die", host.as_str().unwrap())).await;
+    assert!(!answers(address).await);
+    assert_eq!(session.call("VM.get_power_state", json!([vm])).await, "Halted");
+
+    start().await;
+    session.sim(&format!("/_sim/vms/{uuid}/reboot")).await;
+    assert_eq!(session.call("VM.get_power_state", json!([vm])).await, "Running");
+    let metrics = session.metrics(&vm, |metrics| metrics["networks"]["0/ip"].is_string()).await;
+    let again: Ipv4Addr = metrics["networks"]["0/ip"].as_str().unwrap().parse().unwrap();
+    assert!(answers(again).await);
+    session.sim(&format!("/_sim/vms/{uuid}/vanish")).await;
+    assert!(!answers(again).await);
+    session.pool.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_ran_are_booted_again_on_their_state() {
+    if !has_ssh() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        let options = ProcessOptions { ssh_port: Some(2222), ..ProcessOptions::default() };
+        let builder = Pool::builder().http().password("secret").state(directory.path());
+        Session::of(builder.process_guests(options).start().await.unwrap()).await
+    };
+    let session = start().await;
+    let client = Client::new(2222);
+    let vm = session.vm_with_seed(&seed_image(&client.user_data(""), &[])).await;
+    session.call("VM.start", json!([vm, false, false])).await;
+    let address = |metrics: &Value| -> Ipv4Addr {
+        metrics["networks"]["0/ip"].as_str().unwrap().parse().unwrap()
+    };
+    let metrics = session.metrics(&vm, |metrics| metrics["networks"]["0/ip"].is_string()).await;
+    printed(&client.ssh(address(&metrics), "lua", &["echo genome > ~/kept"]));
+    session.pool.stop().await;
+    assert!(!answers(address(&metrics)).await);
+    let session = start().await;
+    let metrics = session.metrics(&vm, |metrics| metrics["networks"]["0/ip"].is_string()).await;
+    assert_eq!(printed(&client.ssh(address(&metrics), "lua", &["cat ~/kept"])), "genome\n");
     session.pool.stop().await;
 }

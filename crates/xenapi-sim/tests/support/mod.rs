@@ -78,9 +78,9 @@ pub(crate) fn address(url: &str) -> String {
     url.split("//").nth(1).unwrap().to_owned()
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a connection of its own; `None` where nobody answers.
 pub(crate) async fn raw(url: &str, request: &[u8]) -> Option<Answer> {
-    let mut stream = TcpStream::connect(address(url)).await.unwrap();
+    let mut stream = TcpStream::connect(address(url)).await.ok()?;
     tokio::time::timeout(LIMIT * 2, exchange(&mut stream, request)).await.unwrap()
 }
 
@@ -88,6 +88,15 @@ pub(crate) async fn raw(url: &str, request: &[u8]) -> Option<Answer> {
 pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\nHost: sim\r\nContent-Length: {}\r\n\r\n{body}", body.len())
         .into_bytes()
+}
+
+/// A request of the user `root` of a pool whose password is `s3cret`.
+pub(crate) fn as_root(verb: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{verb} {path} HTTP/1.1\r\nAuthorization: Basic cm9vdDpzM2NyZXQ=\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// Someone who is logged in.
