@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{
@@ -24,6 +24,8 @@ const LONGEST: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     root: Arc<OwnedFd>,
+    /// Whether the guest has ended; read for as long as something is done to its files.
+    ended: Arc<RwLock<bool>>,
     /// Where the root is on this machine, when guests see that path: it may stand before theirs.
     visible_root: Option<String>,
     /// The user who owns what is made, unless it is the one that this process runs as.
@@ -32,7 +34,21 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(root: OwnedFd, visible_root: Option<String>, owner: Option<u32>) -> Self {
-        Self { root: Arc::new(root), visible_root, owner }
+        Self { root: Arc::new(root), ended: Arc::default(), visible_root, owner }
+    }
+
+    /// Lets nothing be done any more: what is being done is waited for, the rest fails. Work that was given
+    /// up goes on by its thread, and must not meet the next boot.
+    pub(super) fn close(&self) {
+        *self.ended.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    fn begin(&self) -> io::Result<Access<'_>> {
+        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return Err(io::Error::other("the guest has ended"));
+        }
+        Ok(Access { _as_guest: AsGuest::become_owner(self.owner), _ended: ended })
     }
 
     /// The user who owns what is made, unless it is the one that this process runs as.
@@ -59,7 +75,7 @@ impl Files {
     }
 
     pub(super) fn open(&self, path: &str, flags: OFlags, mode: u32) -> io::Result<File> {
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         let mode =
             if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(mode) } else { Mode::empty() };
         // A pipe or a terminal must not hold us up.
@@ -97,7 +113,7 @@ impl Files {
         }
         let mut file = self.open(path, OFlags::WRONLY | OFlags::CREATE | how, mode)?;
         file.write_all(contents)?;
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         file.set_permissions(fs::Permissions::from_mode(mode))
     }
 
@@ -120,7 +136,7 @@ impl Files {
 
     pub(super) fn stat(&self, path: &str, follow: bool) -> io::Result<Stat> {
         if follow {
-            let _as_guest = AsGuest::become_owner(self.owner);
+            let _access = self.begin()?;
             return Ok(fstat(self.resolve(
                 path,
                 OFlags::PATH | OFlags::CLOEXEC,
@@ -180,7 +196,7 @@ impl Files {
     }
 
     pub(super) fn set_mode(&self, path: &str, mode: u32) -> io::Result<()> {
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         let file = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         // The way to a file that may be unreadable: by its descriptor.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -190,7 +206,7 @@ impl Files {
     pub(super) fn set_times(&self, path: &str, accessed: u32, modified: u32) -> io::Result<()> {
         let time = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
         let times = Timestamps { last_access: time(accessed), last_modification: time(modified) };
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         let file = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
@@ -198,7 +214,7 @@ impl Files {
 
     /// The path without links, dots and repeated slashes; what is not there is kept as it is.
     pub(super) fn real_path(&self, path: &str) -> io::Result<String> {
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         let plain = normal(self.inner(path));
         let Ok(file) = self.resolve(&plain, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
             return Ok(self.visible(&plain));
@@ -238,7 +254,7 @@ impl Files {
         path: &str,
         action: impl FnOnce(&OwnedFd, &str) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        let _as_guest = AsGuest::become_owner(self.owner);
+        let _access = self.begin()?;
         let (parent, name) = self.parent(path)?;
         Ok(action(&parent, name)?)
     }
@@ -266,6 +282,12 @@ impl FromBytes for OsStr {
         use std::os::unix::ffi::OsStrExt;
         Self::from_bytes(bytes).to_owned()
     }
+}
+
+/// Held while something is done to a guest's files.
+struct Access<'a> {
+    _as_guest: AsGuest,
+    _ended: RwLockReadGuard<'a, bool>,
 }
 
 /// While it lives, this thread's file accesses are those of the guests' user: what is made belongs to
@@ -302,6 +324,18 @@ mod tests {
         let root =
             rustix::fs::open(directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         (directory, Files::new(root.unwrap(), None, None))
+    }
+
+    #[test]
+    fn nothing_is_done_to_the_files_of_a_guest_that_has_ended() {
+        let (_directory, files) = files();
+        let again = files.clone();
+        files.write("/a", b"1", 0o644).unwrap();
+        again.close();
+        assert!(
+            files.write("/a", b"2", 0o644).is_err() && files.make_directory("/b", 0o755).is_err()
+        );
+        assert!(files.remove("/a", false).is_err() && files.read("/a").is_err());
     }
 
     #[test]

@@ -495,6 +495,13 @@ impl Supervisor {
         }
         guest.tasks.end().await;
         drop(tasks);
+        let files = guest.files.clone();
+        // It cannot fail.
+        let _ = blocking(move || {
+            files.close();
+            Ok(())
+        })
+        .await;
         sandbox.stop().await;
         let vm = guest.machine.vm;
         {
