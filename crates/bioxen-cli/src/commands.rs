@@ -9,12 +9,17 @@ mod man;
 mod pool;
 mod repl;
 mod run;
+#[cfg(target_os = "linux")]
+mod sim;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use crate::failure::Failure;
+
+#[cfg(target_os = "linux")]
+pub(crate) use sim::{Simulator, SimulatorError, simulate};
 
 /// Everything that `bioxen` can be asked to do.
 #[derive(Debug, Subcommand)]
@@ -25,6 +30,8 @@ pub(crate) enum Command {
     Demo(demo::Arguments),
     Pool(pool::Arguments),
     Config(config::Arguments),
+    #[cfg(target_os = "linux")]
+    Sim(sim::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -39,6 +46,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(arguments) => demo::execute(&arguments),
         Command::Pool(arguments) => pool::execute(&arguments),
         Command::Config(arguments) => config::execute(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Sim(arguments) => sim::execute(&arguments),
         Command::Doctor(arguments) => doctor::execute(&arguments),
         Command::Completions(arguments) => completions::execute(&arguments),
         Command::Man(arguments) => man::execute(&arguments),

@@ -13,6 +13,8 @@ use bioxen_xcp::{
     ConfigurationError, Endpoint, Fingerprint, PoolError, SecretError, SettingsError,
 };
 
+#[cfg(target_os = "linux")]
+use crate::commands::SimulatorError;
 use crate::report::Report;
 use crate::signals::Stop;
 
@@ -69,6 +71,9 @@ pub(crate) enum Failure {
     NotConfirmed { what: String },
     #[error("`{}` is no path", path.display())]
     Path { path: PathBuf, source: io::Error },
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Simulator(SimulatorError),
     #[error("stopped")]
     Stopped(Stop),
 }
@@ -90,6 +95,10 @@ impl Failure {
             Self::NoPools | Self::Configuration(ConfigurationError::NoSuchPool(_)) => 3,
             Self::Configuration(ConfigurationError::Duplicate { .. })
             | Self::Import { source: ImportError::Taken { .. }, .. } => 4,
+            #[cfg(target_os = "linux")]
+            Self::Simulator(error) if error.is_refusal() => 4,
+            #[cfg(target_os = "linux")]
+            Self::Simulator(_) => 1,
             Self::Pool(error) if error.is_unreachable() => 5,
             Self::Pool(error) if error.is_forbidden() => 6,
             Self::Pool(_)
@@ -140,6 +149,8 @@ impl Failure {
             Self::NoPools => Some("add one: `bioxen pool add NAME URL --password WHERE`".into()),
             Self::WhichPool { .. } => Some("name one of them".into()),
             Self::Pool(error) => error.hint(),
+            #[cfg(target_os = "linux")]
+            Self::Simulator(error) => error.hint(),
             Self::UnknownCertificate { found, .. } => Some(format!(
                 "compare it with the host's own, then give it: `--fingerprint {found}`"
             )),

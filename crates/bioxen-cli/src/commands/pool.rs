@@ -19,6 +19,8 @@ use clap::Subcommand;
 
 use crate::failure::Failure;
 
+pub(super) use listing::ask_pool;
+
 const AFTER_HELP: &str = "\
 Examples:
   bioxen pool add lab https://xcp-01.example --password env:LAB_PASSWORD

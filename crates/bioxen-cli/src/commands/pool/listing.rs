@@ -41,7 +41,7 @@ impl Listing {
 }
 
 /// Asks a pool something in a session of its own.
-pub(super) async fn ask_pool<T>(
+pub(in crate::commands) async fn ask_pool<T>(
     pool: &PoolSettings,
     ask: impl AsyncFnOnce(&xenapi::Client) -> Result<T, xenapi::Error>,
 ) -> Result<T, Failure> {
