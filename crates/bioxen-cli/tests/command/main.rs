@@ -15,5 +15,7 @@ mod refused;
 mod repl;
 mod run;
 mod signals;
+#[cfg(target_os = "linux")]
+mod sim;
 mod support;
 mod terminal;

@@ -11,7 +11,7 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn help_lists_every_command() {
     let help = bioxen(["--help"]).stdout;
-    for command in ["run", "eval", "repl", "demo", "pool", "doctor", "completions", "man"] {
+    for command in ["run", "eval", "repl", "demo", "pool", "sim", "doctor", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
 }

@@ -27,7 +27,6 @@ const VERSION: u32 = 1;
 /// What there is to know of a pool that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Served {
-    version: u32,
     pub(super) pid: i32,
     pub(super) urls: Vec<String>,
     pub(super) fingerprint: String,
@@ -35,11 +34,19 @@ pub(super) struct Served {
     pub(super) guests: Guests,
 }
 
+/// The same, as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Stored<S> {
+    version: u32,
+    #[serde(flatten)]
+    served: S,
+}
+
 impl Served {
     /// A pool of this process.
     pub(super) fn new(urls: Vec<String>, fingerprint: String, guests: Guests) -> Self {
         let pid = i32::try_from(std::process::id()).expect("process numbers are below 2^22");
-        Self { version: VERSION, pid, urls, fingerprint, since: Timestamp::now(), guests }
+        Self { pid, urls, fingerprint, since: Timestamp::now(), guests }
     }
 }
 
@@ -128,10 +135,10 @@ impl Place {
             Err(error) => return Err(file("read", &told)(error)),
         };
         let malformed = |reason| SimulatorError::Malformed { path: told.clone(), reason };
-        let served: Served =
-            serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        if served.version > VERSION {
-            return Err(malformed(format!("it has the form {}", served.version)));
+        let Stored { version, served } = serde_json::from_str::<Stored<Served>>(&text)
+            .map_err(|error| malformed(error.to_string()))?;
+        if version > VERSION {
+            return Err(malformed(format!("it has the form {version}")));
         }
         Ok(if runs { State::Running(served) } else { State::Crashed(served) })
     }
@@ -209,7 +216,8 @@ impl Held {
     /// Tells what there is to know of the pool.
     pub(super) fn tell(&self, served: &Served) -> Result<(), SimulatorError> {
         let path = told(&self.directory);
-        let text = serde_json::to_vec(served).expect("it has text keys and no failing values");
+        let text = serde_json::to_vec(&Stored { version: VERSION, served })
+            .expect("it has text keys and no failing values");
         replace(&path, &text).map_err(file("write", &path))
     }
 }
@@ -290,9 +298,9 @@ mod tests {
     #[test]
     fn what_a_newer_program_told_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let mut served = Served::new(Vec::new(), String::new(), Guests::None);
-        served.version = VERSION + 1;
-        Held::take(directory.path()).unwrap().tell(&served).unwrap();
+        let served = Served::new(Vec::new(), String::new(), Guests::None);
+        let text = serde_json::to_string(&Stored { version: VERSION + 1, served }).unwrap();
+        fs::write(told(directory.path()), text).unwrap();
         let refused = place(directory.path()).state().unwrap_err().to_string();
         assert!(refused.contains("it has the form 2"), "{refused}");
     }
