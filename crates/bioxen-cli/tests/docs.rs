@@ -26,16 +26,47 @@ fn the_commands_in_the_documents_do_what_they_show() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let pool = xenapi_sim::Pool::builder().http().listen(POOL.parse().unwrap()).password(PASSWORD);
     let pool = runtime.block_on(pool.start()).unwrap();
+    try_documents(&DOCUMENTS, |cases| {
+        cases.env("XENAPI_SIM_PASSWORD", PASSWORD);
+    });
+    runtime.block_on(pool.stop());
+}
+
+/// This document has a home of its own: its pool has the name of the others'.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_simulated_pool_is_kept_as_the_document_shows() {
+    try_documents(&["docs/how-to/simulate-a-pool.md"], |_| ());
+}
+
+/// Ends a simulated pool that a document left in this home.
+#[cfg(target_os = "linux")]
+struct EndOfPool<'a>(&'a Path);
+
+#[cfg(target_os = "linux")]
+impl Drop for EndOfPool<'_> {
+    fn drop(&mut self) {
+        let mut stop = std::process::Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        stop.args(["sim", "stop"]).env("BIOXEN_HOME", self.0).stdout(std::process::Stdio::null());
+        assert!(
+            stop.status().is_ok_and(|status| status.success()),
+            "a simulated pool may still run"
+        );
+    }
+}
+
+fn try_documents(documents: &[&str], prepare: impl FnOnce(&trycmd::TestCases)) {
     let home = tempfile::tempdir().unwrap();
+    #[cfg(target_os = "linux")]
+    let _end = EndOfPool(home.path());
     // The documents speak of files as they are seen from the repository's top directory.
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     std::env::set_current_dir(&repository).unwrap();
     let cases = trycmd::TestCases::new();
-    for document in DOCUMENTS {
+    for document in documents {
         cases.case(repository.join(document));
     }
     cases.env("BIOXEN_HOME", home.path().display().to_string());
-    cases.env("XENAPI_SIM_PASSWORD", PASSWORD);
+    prepare(&cases);
     cases.default_bin_path(env!("CARGO_BIN_EXE_bioxen")).run();
-    runtime.block_on(pool.stop());
 }
