@@ -184,14 +184,14 @@ fn the_clock_of_a_guest_can_be_wrong() {
         let mut booted = rig.boot_machine(Rig::machine(vm, seed)).await;
         let address = booted.address().await;
         let wait = "cloud-init status --wait >/dev/null; date +%s; cat /run/cloud-init/status.json";
-        let seen = printed(&client.ssh(address, "lua", &[wait]));
-        let (told, status) = seen.split_once('\n').unwrap();
+        let said = printed(&client.ssh(address, "lua", &[wait]));
+        let (told, status) = said.split_once('\n').unwrap();
         let status: Value = serde_json::from_str(status).unwrap();
         let start = status["v1"]["init-local"]["start"].as_f64().unwrap();
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
         for told in [told.parse::<f64>().unwrap(), start] {
             let days = (now - told) / 86400.0;
-            assert!((364.9..365.1).contains(&days), "{days} days: {seen}");
+            assert!((364.9..365.1).contains(&days), "{days} days: {said}");
         }
     });
 }
