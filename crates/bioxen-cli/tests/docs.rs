@@ -56,12 +56,13 @@ impl Drop for EndOfPool<'_> {
 }
 
 fn try_documents(documents: &[&str], prepare: impl FnOnce(&trycmd::TestCases)) {
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("a temporary directory can be made");
     #[cfg(target_os = "linux")]
     let _end = EndOfPool(home.path());
     // The documents speak of files as they are seen from the repository's top directory.
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-    std::env::set_current_dir(&repository).unwrap();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let repository = repository.canonicalize().expect("the package is two directories deep");
+    std::env::set_current_dir(&repository).expect("it is there");
     let cases = trycmd::TestCases::new();
     for document in documents {
         cases.case(repository.join(document));
