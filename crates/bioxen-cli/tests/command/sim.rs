@@ -60,7 +60,8 @@ impl Home {
         let pid = self.status()["pid"].to_string();
         assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
         let start = Instant::now();
-        while self.status()["state"] == "running" {
+        // For a moment it may still be there and not answer any more, which is another code.
+        while self.sim(&["status"]).code != Some(3) {
             assert!(start.elapsed() < PATIENCE, "process {pid} does not end");
         }
     }
