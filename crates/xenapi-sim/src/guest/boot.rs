@@ -229,13 +229,17 @@ impl CloudInit {
             self.write_json(&format!("{RUN}/result.json"), &result)?;
         }
         let code = format!("{}\n", self.report.exit_code());
-        self.files.write(&format!("{RUN}/report/code"), code.as_bytes(), 0o644)
+        self.put_in_place(&format!("{RUN}/report/code"), code.as_bytes())
+    }
+
+    fn write_json(&self, path: &str, value: &Value) -> io::Result<()> {
+        self.put_in_place(path, format!("{value:#}\n").as_bytes())
     }
 
     /// Puts a file in place as a whole, so that nobody reads half of it.
-    fn write_json(&self, path: &str, value: &Value) -> io::Result<()> {
+    fn put_in_place(&self, path: &str, contents: &[u8]) -> io::Result<()> {
         let new = format!("{path}.new");
-        self.files.write(&new, format!("{value:#}\n").as_bytes(), 0o644)?;
+        self.files.write(&new, contents, 0o644)?;
         self.files.rename(&new, path, true)
     }
 
