@@ -1,4 +1,5 @@
 //! What outlives the process of a pool, however it ended.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The whole life of a VM, from a template to nothing: each call that it takes, and how each is refused.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
 
 mod support;
 
