@@ -11,6 +11,7 @@ mod repl;
 mod run;
 #[cfg(target_os = "linux")]
 mod sim;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Eval(eval::Arguments),
     Repl(repl::Arguments),
     Demo(demo::Arguments),
+    Vm(vm::Arguments),
     Pool(pool::Arguments),
     Config(config::Arguments),
     #[cfg(target_os = "linux")]
@@ -44,6 +46,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Eval(arguments) => eval::execute(arguments),
         Command::Repl(arguments) => repl::execute(&arguments),
         Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Vm(arguments) => vm::execute(arguments),
         Command::Pool(arguments) => pool::execute(&arguments),
         Command::Config(arguments) => config::execute(&arguments),
         #[cfg(target_os = "linux")]

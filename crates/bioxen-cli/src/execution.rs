@@ -6,6 +6,7 @@ use bioxen::{Fleet, Run, Running, VmSpec};
 
 use crate::code::Code;
 use crate::failure::Failure;
+use crate::fleet::Place;
 use crate::output::Output;
 use crate::signals::{Signals, Stop};
 use crate::{ending, fleet, json, runtime, shown};
@@ -29,20 +30,21 @@ impl Execution {
     }
 
     async fn perform_async(self) -> Result<ExitCode, Failure> {
-        let mut signals = Signals::listen()?;
-        let fleet = fleet::new();
-        let outcome = self.run_in(&fleet, &mut signals).await;
-        fleet::shut_down(&fleet).await;
+        let place = fleet::of(&self.spec)?;
+        let outcome = self.perform_in(&place).await;
+        fleet::shut_down(&place.fleet).await;
         outcome
     }
 
-    async fn run_in(&self, fleet: &Fleet, signals: &mut Signals) -> Result<ExitCode, Failure> {
+    /// Does it in a fleet that is there.
+    pub(crate) async fn perform_in(&self, place: &Place) -> Result<ExitCode, Failure> {
+        let mut signals = Signals::listen()?;
         let mut output = Output::new();
-        let running = signals.or_stop(self.start(fleet)).await?;
+        let running = signals.or_stop(self.start(&place.fleet)).await?;
         let run = if self.json {
-            finish(running, signals, None).await?
+            finish(running, &mut signals, None).await?
         } else {
-            finish(running, signals, Some(&mut output)).await?
+            finish(running, &mut signals, Some(&mut output)).await?
         };
         let run = whole(run)?;
         self.show(&run, &mut output).await?;

@@ -7,8 +7,14 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bioxen::{CreateError, EvalError, StartVmError};
+use std::time::Duration;
+
+use bioxen::{CreateError, EvalError, StartVmError, VmName, VmType};
+use bioxen_state::StateError;
 use bioxen_xcp::import::ImportError;
+use bioxen_xcp::machine::MachineError;
+use bioxen_xcp::making::MakeError;
+use bioxen_xcp::plan::PlanError;
 use bioxen_xcp::{
     ConfigurationError, Endpoint, Fingerprint, PoolError, SecretError, SettingsError,
 };
@@ -67,6 +73,24 @@ pub(crate) enum Failure {
         "the certificate of {address} has the fingerprint {found}, and nothing says whether to trust it"
     )]
     UnknownCertificate { address: Endpoint, found: Fingerprint },
+    #[error(transparent)]
+    State(StateError),
+    #[error("a vm of type `{vm_type}` cannot outlive the command that makes it")]
+    NeedsDaemon { vm_type: VmType },
+    #[error("option file `{}` cannot be read", path.display())]
+    ReadOption { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Plan(Box<PlanError>),
+    #[error(transparent)]
+    Make(Box<MakeError>),
+    #[error("vm `{vm}` was not made within {after:?}")]
+    MakeTimeout { vm: VmName, after: Duration },
+    #[error("vm `{vm}` was not ready within {after:?}")]
+    WaitTimeout { vm: VmName, after: Duration },
+    #[error(transparent)]
+    Machine(Box<MachineError>),
+    #[error("nothing is remembered of how the guest of vm `{vm}` is entered")]
+    NoEntry { vm: VmName },
     #[error("{what}")]
     NotConfirmed { what: String },
     #[error("`{}` is no path", path.display())]
@@ -79,6 +103,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What a machine said.
+    pub(crate) fn machine(error: MachineError) -> Self {
+        Self::Machine(Box::new(error))
+    }
+
     /// What writing to standard output came to.
     pub(crate) fn output(error: io::Error) -> Self {
         match error.kind() {
@@ -99,6 +128,16 @@ impl Failure {
             Self::Simulator(error) if error.is_refusal() => 4,
             #[cfg(target_os = "linux")]
             Self::Simulator(_) => 1,
+            Self::State(error) if error.is_missing() => 3,
+            Self::Machine(error) => match error.as_ref() {
+                MachineError::NotFound { .. } | MachineError::Gone { .. } => 3,
+                MachineError::Refused { .. } => 4,
+                _ => 1,
+            },
+            Self::State(StateError::Duplicate { .. }) | Self::NoEntry { .. } => 4,
+            Self::NeedsDaemon { .. } | Self::ReadOption { .. } | Self::Plan(_) => 2,
+            Self::State(_) | Self::Make(_) => 1,
+            Self::MakeTimeout { .. } | Self::WaitTimeout { .. } => 124,
             Self::Pool(error) if error.is_unreachable() => 5,
             Self::Pool(error) if error.is_forbidden() => 6,
             Self::Pool(_)
@@ -153,6 +192,24 @@ impl Failure {
             Self::Simulator(error) => error.hint(),
             Self::UnknownCertificate { found, .. } => Some(format!(
                 "compare it with the host's own, then give it: `--fingerprint {found}`"
+            )),
+            Self::State(error) => error.hint(),
+            Self::NeedsDaemon { .. } => Some(
+                "use `bioxen run`, `bioxen eval` or `bioxen repl`, which make one and end it"
+                    .into(),
+            ),
+            Self::ReadOption { .. } => Some("name a file that you may read".into()),
+            Self::Plan(error) => Some(error.hint()),
+            Self::Make(error) => Some(error.hint()),
+            Self::MakeTimeout { .. } => {
+                Some("what had been made was removed; allow more time with `--timeout`".into())
+            }
+            Self::WaitTimeout { vm, .. } => {
+                Some(format!("it stays as it is; look at `bioxen vm show {vm}`, or wait again"))
+            }
+            Self::Machine(error) => error.hint(),
+            Self::NoEntry { vm } => Some(format!(
+                "delete it with `bioxen vm delete {vm}` and make it again, or adopt it with a key"
             )),
             Self::NotConfirmed { .. } => {
                 Some("answer `y`, or give `--yes` where there is one".into())

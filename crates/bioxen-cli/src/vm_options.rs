@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bioxen::{
-    ByteSize, Grants, Interpreter, Limit, Limits, Mechanism, NetAddress, VmName, VmSpec, VmType,
+    ByteSize, Grants, Interpreter, Limit, Limits, Mechanism, NetAddress, Place, VmName, VmSpec,
+    VmType,
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
@@ -16,16 +17,23 @@ const VM: &str = "VM";
 /// What the command line orders.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VmOptions {
+    /// Kind of place in which the VM lives
+    #[arg(long, value_name = "TYPE", default_value_t = VmType::Basic, value_parser = vm_types(), help_heading = VM)]
+    vm_type: VmType,
+
+    #[command(flatten)]
+    lua: LuaOptions,
+}
+
+/// What is ordered of Lua in a VM, wherever that lives.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LuaOptions {
     /// Lua to run it on: a version such as 5.1, a program's name or its path
     ///
     /// The built-in Lua 5.4 (`embedded`) needs nothing installed. Other versions are programs of this
     /// machine; `bioxen doctor` lists them.
     #[arg(long, value_name = "LUA", default_value = "embedded", help_heading = VM)]
     lua: String,
-
-    /// Kind of place in which the VM lives
-    #[arg(long, value_name = "TYPE", default_value_t = VmType::Basic, value_parser = vm_types(), help_heading = VM)]
-    vm_type: VmType,
 
     /// Isolation without which nothing is run, as `bioxen doctor` names it; may be repeated
     #[arg(long, value_name = "MECHANISM", value_parser = mechanisms(), hide_possible_values = true, help_heading = VM)]
@@ -92,13 +100,20 @@ fn mechanisms() -> impl TypedValueParser<Value = Mechanism> {
 impl VmOptions {
     /// The order for a VM of this name.
     pub(crate) fn spec(&self, name: VmName) -> VmSpec {
+        self.lua.spec(name, self.vm_type)
+    }
+}
+
+impl LuaOptions {
+    /// The order for a VM of this name that lives there.
+    pub(crate) fn spec(&self, name: VmName, place: impl Into<Place>) -> VmSpec {
         VmSpec {
             interpreter: Interpreter::parse(&self.lua),
             limits: self.limits(),
             grants: self.grants(),
             working_directory: self.workdir.clone(),
             required_isolation: self.require.iter().copied().collect(),
-            ..VmSpec::new(name, self.vm_type)
+            ..VmSpec::new(name, place)
         }
     }
 

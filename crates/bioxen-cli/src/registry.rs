@@ -1,0 +1,244 @@
+//! VMs that outlive a command: what is remembered of them, and how they are reached again.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bioxen::{VmName, VmSpec};
+use bioxen_core::MachineSpec;
+use bioxen_state::{Address, Controller, KnownBy, NewVm, Source, State, StateError, Vm};
+use bioxen_xcp::machine::MachineError;
+use bioxen_xcp::making::{AddressSource, Entry, Journal, JournalError, Known};
+use bioxen_xcp::ssh::ClientKey;
+use bioxen_xcp::tags::{making_label, read_making_label};
+use bioxen_xcp::{Care, Configuration, ConnectedPool, Machine};
+use xenapi::class;
+
+use crate::configuration;
+use crate::directories::Directories;
+use crate::failure::Failure;
+
+/// What this user's commands remember.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    state: Arc<State>,
+}
+
+impl Registry {
+    /// Opens it; it is made the first time.
+    pub(crate) fn open() -> Result<Self, Failure> {
+        let directories = Directories::from_environment().ok_or(Failure::NoHome)?;
+        let state = State::open(directories.state).map_err(Failure::State)?;
+        Ok(Self { state: Arc::new(state) })
+    }
+
+    /// The state itself.
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// This process as one that sees to VMs, until this is dropped.
+    pub(crate) fn controller(&self) -> Result<Controller, Failure> {
+        self.state.controller().map_err(Failure::State)
+    }
+
+    /// What is remembered of a VM.
+    pub(crate) fn vm(&self, name: &VmName) -> Result<Vm, Failure> {
+        self.state.vm(name).map_err(Failure::State)
+    }
+
+    /// Sees that a name is free.
+    pub(crate) fn ensure_free(&self, name: &VmName) -> Result<(), Failure> {
+        match self.state.find_vm(name).map_err(Failure::State)? {
+            None => Ok(()),
+            Some(vm) => Err(Failure::State(StateError::Duplicate {
+                name: name.clone(),
+                pool: vm.pool().to_owned(),
+                phase: vm.phase(),
+            })),
+        }
+    }
+
+    /// Logs in to a pool by its name, or to the default one, as this installation.
+    pub(crate) async fn connect(&self, pool: Option<&str>) -> Result<Arc<ConnectedPool>, Failure> {
+        let settings = configuration::pool(pool)?;
+        let owner = self.state.installation();
+        ConnectedPool::open(&settings, owner, Care::default()).await.map_err(Failure::Pool)
+    }
+
+    /// A VM that is remembered, on its pool.
+    pub(crate) async fn reach(&self, name: &VmName) -> Result<Remembered, Failure> {
+        let row = self.vm(name)?;
+        let pool = self.connect(Some(row.pool())).await?;
+        let machine = machine_of(&pool, &row).map_err(Failure::machine)?;
+        Ok(Remembered { row, pool, machine })
+    }
+}
+
+/// The machine of a VM, by its uuid or by the name that it was being made under.
+pub(crate) fn machine_of(pool: &Arc<ConnectedPool>, row: &Vm) -> Result<Machine, MachineError> {
+    let wanted = row.uuid.as_deref().or(row.making_label()).unwrap_or_else(|| row.name().as_str());
+    Machine::find(pool, wanted)
+}
+
+/// A VM that is remembered, on its pool.
+pub(crate) struct Remembered {
+    /// What is remembered of it.
+    pub(crate) row: Vm,
+    /// The pool.
+    pub(crate) pool: Arc<ConnectedPool>,
+    /// The machine there.
+    pub(crate) machine: Machine,
+}
+
+impl Remembered {
+    /// The order that it was made by, with Lua's settings at their defaults.
+    pub(crate) fn spec(&self) -> VmSpec {
+        let machine: MachineSpec = serde_json::from_str(&self.row.spec).unwrap_or_default();
+        VmSpec::new(self.row.name().clone(), machine)
+    }
+
+    /// How its guest is entered.
+    pub(crate) fn entry(&self) -> Result<Entry, Failure> {
+        let missing = || Failure::NoEntry { vm: self.row.name().clone() };
+        let host_key = self.row.host_key.as_deref().ok_or_else(missing)?;
+        let client_key = self.row.client_key.as_ref().ok_or_else(missing)?;
+        let client_key = xenapi::Secret::from(client_key.expose().to_owned());
+        Ok(Entry {
+            user: self.row.ssh_user.clone().ok_or_else(missing)?,
+            port: self.row.ssh_port,
+            host_key: host_key.parse().map_err(|_| missing())?,
+            client_key: ClientKey::from_openssh(&client_key).map_err(|_| missing())?,
+        })
+    }
+
+    /// What is known of it, for finishing it.
+    pub(crate) fn known(&self) -> Result<Known, Failure> {
+        let making = self.row.making_label().and_then(read_making_label);
+        Ok(Known {
+            making: making.unwrap_or_default(),
+            uuid: self.row.uuid.clone(),
+            plan: None,
+            entry: Some(self.entry()?),
+            address: None,
+            seed: None,
+            ready: false,
+        })
+    }
+
+    /// Logs out. What was done stays done.
+    pub(crate) async fn close(&self) {
+        close(&self.pool).await;
+    }
+}
+
+/// Logs out. What was done stays done.
+pub(crate) async fn close(pool: &ConnectedPool) {
+    if let Err(error) = pool.close().await {
+        tracing::debug!(%error, "could not log out");
+    }
+}
+
+/// Notes what is known of a VM while it is made.
+pub(crate) struct RegistryJournal {
+    state: Arc<State>,
+    controller: uuid::Uuid,
+    pool: String,
+    pool_uuid: String,
+    spec: VmSpec,
+}
+
+impl RegistryJournal {
+    pub(crate) fn new(
+        registry: &Registry,
+        controller: &Controller,
+        pool: &ConnectedPool,
+        spec: &VmSpec,
+    ) -> Self {
+        let view = pool.mirror().view();
+        let uuid = view.iter::<class::Pool>().next().map(|(_, pool)| pool.uuid.clone());
+        Self {
+            state: Arc::clone(&registry.state),
+            controller: controller.id(),
+            pool: pool.name().to_string(),
+            pool_uuid: uuid.unwrap_or_default(),
+            spec: spec.clone(),
+        }
+    }
+
+    fn begin(&self, known: &Known) -> NewVm {
+        let machine = self.spec.machine().cloned().unwrap_or_default();
+        let plan = known.plan.as_deref();
+        let now = jiff::Timestamp::now();
+        let lifetime = machine.lifetime.and_then(|time| jiff::SignedDuration::try_from(time).ok());
+        NewVm {
+            name: self.spec.name.clone(),
+            pool: self.pool.clone(),
+            pool_uuid: self.pool_uuid.clone(),
+            source: Source::Template {
+                name: plan.map(|plan| plan.template.name.clone()).unwrap_or_default(),
+                uuid: plan.map(|plan| plan.template.uuid.clone()).unwrap_or_default(),
+                making_label: making_label(known.making),
+            },
+            created: now,
+            expires: lifetime.and_then(|time| now.checked_add(time).ok()),
+            controller: Some(self.controller),
+            spec: serde_json::to_string(&machine).expect("an order has a form in JSON"),
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for RegistryJournal {
+    async fn note(&self, known: &Known) -> Result<(), JournalError> {
+        let (state, name) = (Arc::clone(&self.state), self.spec.name.clone());
+        let begin = known.uuid.is_none().then(|| self.begin(known));
+        let known = known.clone();
+        let noting = tokio::task::spawn_blocking(move || match begin {
+            Some(new) => state.begin(new).map(drop),
+            None => note(&state, &name, &known),
+        });
+        let noted = noting.await.map_err(|error| JournalError(error.into()))?;
+        noted.map_err(|error| JournalError(error.into()))
+    }
+}
+
+fn note(state: &State, name: &VmName, known: &Known) -> Result<(), StateError> {
+    state.update(name, |vm| {
+        vm.uuid.clone_from(&known.uuid);
+        if let Some(plan) = &known.plan {
+            vm.memory = Some(plan.memory);
+            vm.vcpus = Some(plan.vcpus);
+            vm.disk = plan.growth.as_ref().map(|growth| growth.to);
+        }
+        if let Some(entry) = &known.entry {
+            vm.ssh_user = Some(entry.user.clone());
+            vm.ssh_port = entry.port;
+            vm.host_key = Some(entry.host_key.to_string());
+            let key = entry.client_key.to_openssh();
+            vm.client_key = Some(bioxen_state::Secret::from(key.expose().to_owned()));
+        }
+        if let Some((ip, source)) = known.address {
+            let known_by = match source {
+                AddressSource::GuestMetrics => KnownBy::GuestMetrics,
+                AddressSource::Static => KnownBy::Static,
+            };
+            vm.address = Some(Address { ip, known_by });
+        }
+        if let Some(seed) = &known.seed {
+            vm.seed_digest = Some(seed.to_string());
+        }
+    })?;
+    if known.ready {
+        state.ready(name)?;
+        state.release(name)?;
+    }
+    Ok(())
+}
+
+/// The pools' configuration, with the defaults that are in force put into an order.
+pub(crate) fn complete(machine: MachineSpec) -> Result<(Configuration, MachineSpec), Failure> {
+    let user = configuration::read()?;
+    let settings = configuration::settings(&user, &bioxen_xcp::XcpngDefaults::default())?;
+    let machine = settings.xcpng.complete(machine);
+    Ok((user, machine))
+}
