@@ -68,9 +68,9 @@ impl Comparison {
     fn perform(self) -> Result<ExitCode, Failure> {
         runtime::block_on(async {
             let mut signals = Signals::listen()?;
-            let fleet = fleet::new();
-            let outcomes = signals.or_stop(self.run_all(&fleet)).await;
-            fleet::shut_down(&fleet).await;
+            let place = fleet::of(&self.execution.spec)?;
+            let outcomes = signals.or_stop(self.run_all(&place.fleet)).await;
+            fleet::shut_down(&place.fleet).await;
             self.show(&outcomes?).await
         })
     }

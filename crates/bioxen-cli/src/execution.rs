@@ -1,15 +1,17 @@
 //! One run in a VM of its own, shown as it happens: what `run` and `eval` do.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bioxen::{Fleet, Run, Running, VmSpec};
+use bioxen_xcp::ssh::files::FileError;
 
 use crate::code::Code;
 use crate::failure::Failure;
 use crate::fleet::Place;
 use crate::output::Output;
 use crate::signals::{Signals, Stop};
-use crate::{ending, fleet, json, runtime, shown};
+use crate::{ending, fleet, json, progress, runtime, shown};
 
 /// A run to do, and how to show it.
 pub(crate) struct Execution {
@@ -21,6 +23,8 @@ pub(crate) struct Execution {
     pub(crate) reads_input: bool,
     /// Whether the result is the record, for a program.
     pub(crate) json: bool,
+    /// What is brought back from a virtual machine at the end.
+    pub(crate) results: Vec<PathBuf>,
 }
 
 impl Execution {
@@ -40,7 +44,10 @@ impl Execution {
     pub(crate) async fn perform_in(&self, place: &Place) -> Result<ExitCode, Failure> {
         let mut signals = Signals::listen()?;
         let mut output = Output::new();
-        let running = signals.or_stop(self.start(&place.fleet)).await?;
+        let running = {
+            let _shown = progress::Shown::of(&place.fleet);
+            signals.or_stop(self.start(&place.fleet)).await?
+        };
         let run = if self.json {
             finish(running, &mut signals, None).await?
         } else {
@@ -48,7 +55,27 @@ impl Execution {
         };
         let run = whole(run)?;
         self.show(&run, &mut output).await?;
+        self.bring_back(place).await?;
         Ok(ending::exit_code(&run.record.ending))
+    }
+
+    /// Copies what the code could write from the guest, as far as it is there.
+    async fn bring_back(&self, place: &Place) -> Result<(), Failure> {
+        let Some(machines) = place.machines.as_ref().filter(|_| !self.results.is_empty()) else {
+            return Ok(());
+        };
+        let vm = &self.spec.name;
+        let lost = || Failure::Lost { vm: vm.clone() };
+        let connection = machines.connection(vm).await.ok_or_else(lost)?;
+        let files = connection.files().await.map_err(|_| lost())?;
+        for path in &self.results {
+            let Some(there) = path.to_str() else { continue };
+            match files.download_tree(there, path, |_| {}).await {
+                Err(FileError::Remote { missing: true, .. }) => {}
+                other => drop(other.map_err(|error| Failure::File(Box::new(error)))?),
+            }
+        }
+        Ok(())
     }
 
     async fn start(&self, fleet: &Fleet) -> Result<Running, Failure> {

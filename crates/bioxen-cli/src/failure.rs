@@ -15,6 +15,7 @@ use bioxen_xcp::import::ImportError;
 use bioxen_xcp::machine::MachineError;
 use bioxen_xcp::making::MakeError;
 use bioxen_xcp::plan::PlanError;
+use bioxen_xcp::ssh::files::FileError;
 use bioxen_xcp::{
     ConfigurationError, Endpoint, Fingerprint, PoolError, SecretError, SettingsError,
 };
@@ -91,6 +92,14 @@ pub(crate) enum Failure {
     Machine(Box<MachineError>),
     #[error("nothing is remembered of how the guest of vm `{vm}` is entered")]
     NoEntry { vm: VmName },
+    #[error("`{option}` is about a virtual machine, and a vm of type `basic` has none")]
+    NeedsMachine { option: &'static str },
+    #[error("`{}` cannot be in the guest of a virtual machine as it is here", path.display())]
+    GuestPath { path: PathBuf },
+    #[error("the guest of vm `{vm}` was lost before its results were here")]
+    Lost { vm: VmName },
+    #[error(transparent)]
+    File(Box<FileError>),
     #[error("{what}")]
     NotConfirmed { what: String },
     #[error("`{}` is no path", path.display())]
@@ -135,7 +144,12 @@ impl Failure {
                 _ => 1,
             },
             Self::State(StateError::Duplicate { .. }) | Self::NoEntry { .. } => 4,
-            Self::NeedsDaemon { .. } | Self::ReadOption { .. } | Self::Plan(_) => 2,
+            Self::NeedsDaemon { .. }
+            | Self::NeedsMachine { .. }
+            | Self::GuestPath { .. }
+            | Self::ReadOption { .. }
+            | Self::Plan(_) => 2,
+            Self::Lost { .. } | Self::File(_) => 125,
             Self::State(_) | Self::Make(_) => 1,
             Self::MakeTimeout { .. } | Self::WaitTimeout { .. } => 124,
             Self::Pool(error) if error.is_unreachable() => 5,
@@ -198,6 +212,14 @@ impl Failure {
                 "use `bioxen run`, `bioxen eval` or `bioxen repl`, which make one and end it"
                     .into(),
             ),
+            Self::NeedsMachine { .. } => Some("add `--vm-type xcpng`".into()),
+            Self::GuestPath { .. } => {
+                Some("name a path below the working directory, without `..`".into())
+            }
+            Self::Lost { .. } => {
+                Some("run it again; what the script printed is all there is".into())
+            }
+            Self::File(error) => Some(error.hint()),
             Self::ReadOption { .. } => Some("name a file that you may read".into()),
             Self::Plan(error) => Some(error.hint()),
             Self::Make(error) => Some(error.hint()),

@@ -65,7 +65,9 @@ pub(crate) fn perform_in(
             machines.attach(name.clone(), pool, machine, vm.entry()?);
         }
         let spec = lua.spec(name, MachineSpec::default());
-        let outcome = Execution { spec, code, reads_input, json }.perform_in(&place).await;
+        let outcome = Execution { spec, code, reads_input, json, results: Vec::new() }
+            .perform_in(&place)
+            .await;
         shut_down(&place.fleet).await;
         registry::close(&vm.pool).await;
         outcome

@@ -94,6 +94,24 @@ fn sizes() -> impl TypedValueParser<Value = SizeClass> {
 }
 
 impl PlaceOptions {
+    /// The first option that was given, if any was.
+    pub(crate) fn first_said(&self) -> Option<&'static str> {
+        let said = [
+            ("--pool", self.pool.is_some()),
+            ("--template", self.template.is_some()),
+            ("--size", self.size.is_some()),
+            ("--storage", self.storage.is_some()),
+            ("--host", self.host.is_some()),
+            ("--network", !self.network.is_empty()),
+            ("--user", self.user.is_some()),
+            ("--ssh-port", self.ssh_port.is_some()),
+            ("--package", !self.package.is_empty()),
+            ("--cloud-config", self.cloud_config.is_some()),
+            ("--authorized-keys", !self.authorized_keys.is_empty()),
+        ];
+        said.into_iter().find_map(|(option, is_said)| is_said.then_some(option))
+    }
+
     /// The order for a machine; reads the files that are named.
     pub(crate) fn machine(&self) -> Result<MachineSpec, Failure> {
         let read = |path: &PathBuf| {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use bioxen::Event;
+use bioxen::{Event, Fleet};
 use bioxen_core::backend::Report;
 
 use crate::shown;
@@ -14,6 +14,40 @@ const CLEAR: &str = "\r\x1b[K";
 /// Nobody is shown anything.
 pub(crate) fn silent() -> Report {
     Arc::new(|_| {})
+}
+
+/// Shows on a terminal, while it is there, which step of making a VM is under way.
+pub(crate) struct Shown(Option<tokio::task::JoinHandle<()>>);
+
+impl Shown {
+    /// Shows what happens in a fleet.
+    pub(crate) fn of(fleet: &Fleet) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let mut events = fleet.events();
+        Self(Some(tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if let Event::StepStarted { vm, step, .. } = event {
+                    print(&format!("{CLEAR}{vm}: {step} …"));
+                }
+            }
+        })))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+            print(CLEAR);
+        }
+    }
+}
+
+fn print(text: &str) {
+    // When standard error is gone there is nobody left to tell.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Each step is a line once it has ended; on a terminal the one that is under way is shown too.
@@ -35,7 +69,6 @@ pub(crate) fn lines() -> Report {
             }
             _ => return,
         };
-        // When standard error is gone there is nobody left to tell.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        print(&line);
     })
 }

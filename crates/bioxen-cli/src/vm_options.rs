@@ -1,14 +1,23 @@
 //! The options that order a VM: `run`, `eval` and `repl` have them in common.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use bioxen::{
     ByteSize, Grants, Interpreter, Limit, Limits, Mechanism, NetAddress, Place, VmName, VmSpec,
     VmType,
 };
+use bioxen_core::FileCopy;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
+
+use crate::failure::Failure;
+use crate::machine_options::PlaceOptions;
+use crate::registry;
+
+/// How long a virtual machine may live that ends with its command: should that be killed, it is deleted
+/// by whoever comes by after this time.
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 
 const LIMITS: &str = "Limits (each also accepts `unlimited`)";
 const GRANTS: &str = "Grants (nothing is allowed without one)";
@@ -23,6 +32,9 @@ pub(crate) struct VmOptions {
 
     #[command(flatten)]
     lua: LuaOptions,
+
+    #[command(flatten)]
+    place: PlaceOptions,
 }
 
 /// What is ordered of Lua in a VM, wherever that lives.
@@ -98,9 +110,31 @@ fn mechanisms() -> impl TypedValueParser<Value = Mechanism> {
 }
 
 impl VmOptions {
-    /// The order for a VM of this name.
-    pub(crate) fn spec(&self, name: VmName) -> VmSpec {
-        self.lua.spec(name, self.vm_type)
+    /// The order for a VM of this name, which ends with the command.
+    ///
+    /// In a virtual machine, granted paths are the guest's: files of this machine that are granted go
+    /// there first, to where they are from the working directory.
+    pub(crate) fn spec(&self, name: VmName) -> Result<VmSpec, Failure> {
+        match self.vm_type {
+            VmType::Basic => match self.place.first_said() {
+                None => Ok(self.lua.spec(name, Place::Basic)),
+                Some(option) => Err(Failure::NeedsMachine { option }),
+            },
+            VmType::Xcpng => {
+                let (_, mut machine) = registry::complete(self.place.machine()?)?;
+                machine.lifetime.get_or_insert(LONGEST_LIFE);
+                machine.files = self.lua.files()?;
+                Ok(self.lua.spec(name, machine))
+            }
+        }
+    }
+
+    /// What is brought back from a virtual machine once the code has run: what it could write.
+    pub(crate) fn results(&self) -> Vec<PathBuf> {
+        match self.vm_type {
+            VmType::Basic => Vec::new(),
+            VmType::Xcpng => self.lua.allow_write.clone(),
+        }
     }
 }
 
@@ -115,6 +149,22 @@ impl LuaOptions {
             required_isolation: self.require.iter().copied().collect(),
             ..VmSpec::new(name, place)
         }
+    }
+
+    /// What code in a virtual machine is to find there of this machine's files.
+    fn files(&self) -> Result<Vec<FileCopy>, Failure> {
+        let granted = self.allow_read.iter().chain(&self.allow_write);
+        let mut files = Vec::new();
+        for path in granted {
+            let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+            let to = path.to_str().filter(|_| is_below);
+            let Some(to) = to else { return Err(Failure::GuestPath { path: path.clone() }) };
+            // What is to be written need not be there yet.
+            if path.exists() {
+                files.push(FileCopy { from: path.clone(), to: to.to_owned() });
+            }
+        }
+        Ok(files)
     }
 
     fn limits(&self) -> Limits {
@@ -153,7 +203,7 @@ mod tests {
 
     fn spec(line: &str) -> VmSpec {
         let words = std::iter::once("bioxen").chain(line.split_whitespace());
-        Line::parse_from(words).vm.spec(VmName::new("test").unwrap())
+        Line::parse_from(words).vm.spec(VmName::new("test").unwrap()).unwrap()
     }
 
     #[test]

@@ -44,13 +44,13 @@ pub(crate) struct Arguments {
 /// Evaluates the code and returns the exit code of its run.
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let name = VmName::new("eval").expect("a constant and valid name");
-    let spec = arguments.vm.spec(name);
+    let (spec, results) = (arguments.vm.spec(name)?, arguments.vm.results());
     let reads_input = arguments.code != "-";
     let code = if reads_input {
         Code::Input { name: "eval", code: arguments.code.into() }
     } else {
         Code::Input { name: "stdin", code: code::from_standard_input()? }
     };
-    let execution = Execution { spec, code, reads_input, json: arguments.json };
+    let execution = Execution { spec, code, reads_input, json: arguments.json, results };
     arguments.on.perform(execution)
 }

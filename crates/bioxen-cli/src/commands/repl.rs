@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 /// Talks until the input ends.
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let name = VmName::new("repl").expect("a constant and valid name");
-    let spec = arguments.vm.spec(name);
+    let spec = arguments.vm.spec(name)?;
     if io::stdin().is_terminal() {
         editor::talk(spec)
     } else {

@@ -73,7 +73,7 @@ fn assignment(text: &str) -> Result<(String, String), &'static str> {
 /// Runs the script and returns its exit code.
 pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let name = VmName::new("run").expect("a constant and valid name");
-    let spec = arguments.vm.spec(name);
+    let (spec, results) = (arguments.vm.spec(name)?, arguments.vm.results());
     let mut words = arguments.script.into_iter();
     let script_path = words.next().expect("clap asked for one word at least");
     let reads_input = script_path != "-";
@@ -86,7 +86,7 @@ pub(crate) fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let script =
         arguments.environment.into_iter().fold(script, |s, (name, value)| s.env(name, value));
     let code = Code::Script(script);
-    let execution = Execution { spec, code, reads_input, json: arguments.json };
+    let execution = Execution { spec, code, reads_input, json: arguments.json, results };
     arguments.on.perform(execution)
 }
 

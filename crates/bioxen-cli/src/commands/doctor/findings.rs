@@ -189,11 +189,7 @@ fn mechanism_finding(mechanism: Mechanism, isolation: &Isolation) -> MechanismFi
 }
 
 fn type_finding(vm_type: VmType) -> TypeFinding {
-    let built_in = match vm_type {
-        VmType::Basic => true,
-        VmType::Xcpng => false,
-    };
-    TypeFinding { name: vm_type.name(), built_in }
+    TypeFinding { name: vm_type.name(), built_in: true }
 }
 
 fn interpreter_finding(found: FoundInterpreter) -> InterpreterFinding {

@@ -24,7 +24,9 @@ fn types(findings: &Findings) -> Vec<[String; 2]> {
     let type_entry = |vm_type: &TypeFinding| {
         let what = match vm_type {
             TypeFinding { name: "basic", .. } => basic(&findings.basic),
-            TypeFinding { built_in: true, .. } => "built in".to_owned(),
+            TypeFinding { built_in: true, .. } => {
+                "built in; `bioxen pool check` tries a pool".to_owned()
+            }
             TypeFinding { built_in: false, .. } => "not in this build".to_owned(),
         };
         [vm_type.name.to_owned(), what]

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bioxen::{EndedBy, Fleet, Limit, Run, Session, Stream, Value, Vm, VmSpec, VmState};
+use bioxen::{EndedBy, Limit, Run, Session, Stream, Value, Vm, VmSpec, VmState};
 
 use crate::failure::Failure;
+use crate::fleet::Place;
 use crate::output::Output;
 use crate::report::Report;
 use crate::signals::Signals;
-use crate::{ending, execution, fleet};
+use crate::{ending, execution, fleet, progress};
 
 /// A key that is pressed does not wait longer than this for the session's answer.
 const LONGEST_ANSWER: Duration = Duration::from_millis(500);
@@ -30,7 +31,7 @@ pub(super) enum Verdict {
 
 /// A conversation with one VM.
 pub(super) struct Conversation {
-    fleet: Fleet,
+    place: Place,
     vm: Vm,
     session: Session,
     output: Output,
@@ -41,9 +42,20 @@ impl Conversation {
     /// Makes the VM. Needs a runtime.
     pub(super) async fn start(spec: VmSpec) -> Result<Self, Failure> {
         let mut signals = Signals::listen_for_interrupt()?;
-        let fleet = fleet::new();
-        let vm = signals.or_stop(fleet::create(&fleet, spec)).await?;
-        Ok(Self { session: vm.session(), vm, fleet, output: Output::new(), signals })
+        let place = fleet::of(&spec)?;
+        let vm = {
+            let _shown = progress::Shown::of(&place.fleet);
+            signals.or_stop(fleet::create(&place.fleet, spec)).await
+        };
+        // A machine that was being made is removed before the command ends.
+        let vm = match vm {
+            Ok(vm) => vm,
+            Err(failure) => {
+                fleet::shut_down(&place.fleet).await;
+                return Err(failure);
+            }
+        };
+        Ok(Self { session: vm.session(), vm, place, output: Output::new(), signals })
     }
 
     /// The VM that is talked to.
@@ -86,7 +98,7 @@ impl Conversation {
 
     /// Ends the VM.
     pub(super) async fn end(self) {
-        fleet::shut_down(&self.fleet).await;
+        fleet::shut_down(&self.place.fleet).await;
     }
 
     async fn show(&mut self, run: &Run) -> Result<(), Failure> {
