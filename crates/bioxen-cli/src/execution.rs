@@ -45,7 +45,7 @@ impl Execution {
         let mut signals = Signals::listen()?;
         let mut output = Output::new();
         let running = {
-            let _shown = progress::Shown::of(&place.fleet);
+            let _shown = progress::Shown::of(place);
             signals.or_stop(self.start(&place.fleet)).await?
         };
         let run = if self.json {

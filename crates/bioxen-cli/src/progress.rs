@@ -3,9 +3,10 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use bioxen::{Event, Fleet};
+use bioxen::Event;
 use bioxen_core::backend::Report;
 
+use crate::fleet::Place;
 use crate::shown;
 
 /// What clears the line that the cursor is on.
@@ -20,12 +21,12 @@ pub(crate) fn silent() -> Report {
 pub(crate) struct Shown(Option<tokio::task::JoinHandle<()>>);
 
 impl Shown {
-    /// Shows what happens in a fleet.
-    pub(crate) fn of(fleet: &Fleet) -> Self {
-        if !io::stderr().is_terminal() {
+    /// Shows what happens in a fleet whose VMs take their time.
+    pub(crate) fn of(place: &Place) -> Self {
+        if place.machines.is_none() || !io::stderr().is_terminal() {
             return Self(None);
         }
-        let mut events = fleet.events();
+        let mut events = place.fleet.events();
         Self(Some(tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 if let Event::StepStarted { vm, step, .. } = event {

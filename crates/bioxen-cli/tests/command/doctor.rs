@@ -8,7 +8,7 @@ fn it_finds_that_vms_can_run_here() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     for told in [
         "\nTypes of VM\n  basic  works: ",
-        "\n  xcpng  not in this build\n",
+        "\n  xcpng  built in; `bioxen pool check` tries a pool\n",
         "\n  embedded  Lua 5.4",
     ] {
         assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);

@@ -46,10 +46,19 @@ fn an_unknown_type_of_vm_is_a_wrong_command_line_that_names_the_known_ones() {
 }
 
 #[test]
-fn a_type_of_vm_that_is_not_built_in_is_125() {
-    let expected = "error: vm `eval` cannot be of type `xcpng`: that is not built in; \
-                    this program has basic\n  hint: use `--vm-type basic`\n";
+fn a_virtual_machine_without_a_pool_is_125() {
+    let expected = "error: could not start vm `eval`\n  \
+                    caused by: the machine of vm `eval` cannot be used\n  \
+                    caused by: which pool? there is none\n  \
+                    hint: add one with `bioxen pool add`\n";
     assert_eq!(bioxen(["eval", "--vm-type", "xcpng", "1"]), Ended::with(125, "", expected));
+}
+
+#[test]
+fn what_is_said_of_a_virtual_machine_that_there_is_not_is_a_wrong_command_line() {
+    let expected = "error: `--template` is about a virtual machine, and a vm of type `basic` has \
+                    none\n  hint: add `--vm-type xcpng`\n";
+    assert_eq!(bioxen(["eval", "--template", "debian", "1"]), Ended::with(2, "", expected));
 }
 
 #[test]

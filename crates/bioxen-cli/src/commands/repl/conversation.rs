@@ -44,7 +44,7 @@ impl Conversation {
         let mut signals = Signals::listen_for_interrupt()?;
         let place = fleet::of(&spec)?;
         let vm = {
-            let _shown = progress::Shown::of(&place.fleet);
+            let _shown = progress::Shown::of(&place);
             signals.or_stop(fleet::create(&place.fleet, spec)).await
         };
         // A machine that was being made is removed before the command ends.
