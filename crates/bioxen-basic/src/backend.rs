@@ -110,6 +110,7 @@ impl Backend for BasicBackend {
             grants: order.grants,
             environment: order.environment,
             working_directory: order.working_directory,
+            machine_facts: None,
         })
     }
 

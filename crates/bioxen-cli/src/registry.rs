@@ -1,5 +1,6 @@
 //! VMs that outlive a command: what is remembered of them, and how they are reached again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -95,6 +96,12 @@ impl Remembered {
     pub(crate) fn spec(&self) -> VmSpec {
         let machine: MachineSpec = serde_json::from_str(&self.row.spec).unwrap_or_default();
         VmSpec::new(self.row.name().clone(), machine)
+    }
+
+    /// Its address, where that was chosen before it was made.
+    pub(crate) fn fixed_address(&self) -> Option<IpAddr> {
+        let address = self.row.address.filter(|address| address.known_by == KnownBy::Static);
+        address.map(|address| address.ip)
     }
 
     /// How its guest is entered.

@@ -14,7 +14,9 @@ use bytes::BytesMut;
 
 use crate::protocol::Hello;
 use crate::protocol::zygote::Exit;
-use crate::{Event, Grants, InterpreterFacts, Isolation, Mechanism, VmName, VmSpec, VmType};
+use crate::{
+    Event, Grants, InterpreterFacts, Isolation, MachineFacts, Mechanism, VmName, VmSpec, VmType,
+};
 
 /// A kind of place in which VMs live. Implemented by `bioxen_basic::BasicBackend`.
 #[async_trait]
@@ -59,6 +61,8 @@ pub struct Started {
     pub environment: BTreeMap<String, String>,
     /// The directory that relative paths start from, if the worker has one.
     pub working_directory: Option<PathBuf>,
+    /// The virtual machine that it runs in, if it runs in one.
+    pub machine_facts: Option<MachineFacts>,
 }
 
 /// One worker, from outside: how to end it, and how it ended.

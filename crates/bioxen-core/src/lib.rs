@@ -42,8 +42,8 @@ pub use machine::{
 };
 pub use name::{InvalidName, InvalidPattern, NamePattern, VmName};
 pub use record::{
-    Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, OutputSize, RunContext, RunId,
-    RunRecord, Stream,
+    Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, MachineFacts, OutputSize,
+    RunContext, RunId, RunRecord, Stream,
 };
 pub use script::{Script, Source};
 pub use spec::{Interpreter, Place, UnknownVmType, VmSpec, VmType};

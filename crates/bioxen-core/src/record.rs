@@ -178,6 +178,27 @@ pub struct InterpreterFacts {
     pub platform: String,
 }
 
+/// The virtual machine that a VM lives in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MachineFacts {
+    /// The pool, by its name in the configuration.
+    pub pool: String,
+    /// Its identity on the pool.
+    pub uuid: String,
+    /// The host that it ran on when Lua was started in it, where that is known.
+    pub host: Option<String>,
+    /// The template that it was made from, where this controller made it.
+    pub template: Option<String>,
+    /// Where its guest was reached.
+    pub address: String,
+    /// How that was learnt: `guest_metrics` or `static`.
+    pub address_from: &'static str,
+    /// The key that its guest showed, as OpenSSH shows its digest.
+    pub host_key: String,
+    /// The digest of the disk by which its guest set itself up, where this controller made it.
+    pub seed: Option<Digest>,
+}
+
 /// What all runs of one VM have in common.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunContext {
@@ -195,6 +216,9 @@ pub struct RunContext {
     pub limits: Limits,
     /// What holds it in.
     pub isolation: Isolation,
+    /// The virtual machine that it lives in; processes of this machine live in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineFacts>,
 }
 
 /// The record of one run. In JSON, times are whole microseconds and sizes whole bytes.

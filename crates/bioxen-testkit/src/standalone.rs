@@ -183,6 +183,7 @@ impl Backend for StandaloneBackend {
             grants,
             environment,
             working_directory: Some(working_directory),
+            machine_facts: None,
         })
     }
 

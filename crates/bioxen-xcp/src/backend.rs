@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bioxen_core::backend::{Backend, Report, ShutdownError, StartError, Started};
-use bioxen_core::{VmName, VmSpec, VmType};
+use bioxen_core::{Digest, MachineFacts, VmName, VmSpec, VmType};
 use futures::future::join_all;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
+use xenapi::mirror::View;
 use xenapi::{Ref, class};
 
 use crate::configuration::Configuration;
 use crate::connected_pool::{Care, ConnectedPool};
 use crate::making::{
-    self, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, RemovalError, WorkerSource,
-    address_of,
+    self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, RemovalError,
+    WorkerSource, address_of,
 };
 use crate::pool::{PoolError, PoolName, PoolSettings};
 use crate::ssh::Connection;
@@ -76,9 +77,21 @@ struct Held {
     pool: Arc<ConnectedPool>,
     vm: Ref<class::Vm>,
     entry: Entry,
+    /// Its address, where that was chosen before it was made.
+    fixed: Option<IpAddr>,
+    /// The template and the digest of the seed disk that it was made from.
+    origin: Option<(String, Option<Digest>)>,
     /// Whether it stays when its VM is removed.
     stays: bool,
-    connection: tokio::sync::Mutex<Option<Connection>>,
+    reached: tokio::sync::Mutex<Option<Reached>>,
+}
+
+/// A connection to a guest, and where it leads.
+#[derive(Clone)]
+struct Reached {
+    connection: Connection,
+    address: IpAddr,
+    source: AddressSource,
 }
 
 impl XcpngBuilder {
@@ -169,17 +182,26 @@ impl XcpngBackend {
     }
 
     /// Lets a VM of this name live in a machine that is there already. It is not deleted with the VM.
-    pub fn attach(&self, name: VmName, pool: Arc<ConnectedPool>, vm: Ref<class::Vm>, entry: Entry) {
-        let connection = tokio::sync::Mutex::default();
-        let held = Held { pool, vm, entry, stays: true, connection };
+    /// Its address is what the guest tells the pool, unless a `fixed` one was chosen for it.
+    pub fn attach(
+        &self,
+        name: VmName,
+        pool: Arc<ConnectedPool>,
+        vm: Ref<class::Vm>,
+        entry: Entry,
+        fixed: Option<IpAddr>,
+    ) {
+        let reached = tokio::sync::Mutex::default();
+        let held = Held { pool, vm, entry, fixed, origin: None, stays: true, reached };
         self.lock().insert(name, Arc::new(held));
     }
 
     /// The connection to the guest of a VM, if it has been started.
     pub async fn connection(&self, name: &VmName) -> Option<Connection> {
         let held = self.lock().get(name).cloned()?;
-        let connection = held.connection.lock().await;
-        connection.clone().filter(|connection| !connection.is_closed())
+        let reached = held.reached.lock().await;
+        let connection = reached.as_ref().map(|reached| reached.connection.clone());
+        connection.filter(|connection| !connection.is_closed())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmName, Arc<Held>>> {
@@ -211,36 +233,48 @@ impl XcpngBackend {
             hint: error.hint(),
             source: error.into(),
         })?;
-        let Some(entry) = made.known.entry else {
-            unreachable!("Lua was reached by it");
+        let making::Known { entry, address, plan, seed, .. } = made.known;
+        let (Some(entry), Some((address, source))) = (entry, address) else {
+            unreachable!("Lua was reached by them");
         };
-        let connection = tokio::sync::Mutex::new(Some(made.connection));
-        let held = Held { pool, vm: made.vm, entry, stays: false, connection };
+        let reached = Reached { connection: made.connection, address, source };
+        let held = Held {
+            pool,
+            vm: made.vm,
+            entry,
+            fixed: (source == AddressSource::Static).then_some(address),
+            origin: plan.map(|plan| (plan.template.name.clone(), seed)),
+            stays: false,
+            reached: tokio::sync::Mutex::new(Some(reached.clone())),
+        };
+        let facts = held.facts(&reached);
         self.lock().insert(spec.name.clone(), Arc::new(held));
-        Ok(started(made.lua))
+        Ok(started(made.lua, facts))
     }
 
     async fn start_again(&self, spec: &VmSpec, held: &Held) -> Result<Started, StartError> {
         let failed = |hint: String, source: Box<dyn std::error::Error + Send + Sync>| {
             StartError::Machine { vm: spec.name.to_string(), hint, source }
         };
-        let mut connection = held.connection.lock().await;
-        let there = connection.take().filter(|connection| !connection.is_closed());
+        let mut reached = held.reached.lock().await;
+        let there = reached.take().filter(|reached| !reached.connection.is_closed());
         let present = if let Some(present) = there {
             present
         } else {
-            let address = held.address().await.map_err(|error| {
+            let (address, source) = held.address().await.map_err(|error| {
                 let hint = "see that it runs, and that its guest tools do".to_owned();
                 failed(hint, error.into())
             })?;
-            making::reach(address, &held.entry, REACHED_WITHIN)
+            let connection = making::reach(address, &held.entry, REACHED_WITHIN)
                 .await
-                .map_err(|error| failed(error.hint(), error.into()))?
+                .map_err(|error| failed(error.hint(), error.into()))?;
+            Reached { connection, address, source }
         };
-        let lua = making::start_lua(&present, spec, &self.settings.worker).await;
-        *connection = Some(present);
+        let lua = making::start_lua(&present.connection, spec, &self.settings.worker).await;
+        let facts = held.facts(&present);
+        *reached = Some(present);
         match lua {
-            Ok(lua) => Ok(started(lua)),
+            Ok(lua) => Ok(started(lua, facts)),
             Err(making::LuaError::Start(error)) => Err(error),
             Err(error) => Err(failed(error.hint(), error.into())),
         }
@@ -249,14 +283,34 @@ impl XcpngBackend {
 
 impl Held {
     /// Where it is now: it may have been restarted since.
-    async fn address(&self) -> Result<IpAddr, xenapi::mirror::WaitError> {
-        let mirror = self.pool.mirror();
-        mirror.wait_until("its address", ADDRESS_WITHIN, |view| address_of(view, &self.vm)).await
+    async fn address(&self) -> Result<(IpAddr, AddressSource), xenapi::mirror::WaitError> {
+        if let Some(fixed) = self.fixed {
+            return Ok((fixed, AddressSource::Static));
+        }
+        let told = |view: &View<'_>| address_of(view, &self.vm);
+        let told = self.pool.mirror().wait_until("its address", ADDRESS_WITHIN, told).await?;
+        Ok((told, AddressSource::GuestMetrics))
+    }
+
+    fn facts(&self, reached: &Reached) -> MachineFacts {
+        let view = self.pool.mirror().view();
+        let record = view.get(&self.vm);
+        let host = record.and_then(|record| view.get(&record.resident_on));
+        MachineFacts {
+            pool: self.pool.name().to_string(),
+            uuid: record.map(|record| record.uuid.clone()).unwrap_or_default(),
+            host: host.map(|host| host.name_label.clone()),
+            template: self.origin.as_ref().map(|(template, _)| template.clone()),
+            address: reached.address.to_string(),
+            address_from: reached.source.name(),
+            host_key: self.entry.host_key.fingerprint().to_string(),
+            seed: self.origin.as_ref().and_then(|(_, seed)| *seed),
+        }
     }
 
     async fn remove(&self) -> Result<(), RemovalError> {
-        if let Some(connection) = self.connection.lock().await.take() {
-            connection.close().await;
+        if let Some(reached) = self.reached.lock().await.take() {
+            reached.connection.close().await;
         }
         if self.stays {
             return Ok(());
@@ -265,7 +319,7 @@ impl Held {
     }
 }
 
-fn started(lua: GuestLua) -> Started {
+fn started(lua: GuestLua, machine: MachineFacts) -> Started {
     Started {
         link: Box::new(lua.link),
         machine: Box::new(lua.machine),
@@ -274,6 +328,7 @@ fn started(lua: GuestLua) -> Started {
         grants: lua.grants,
         environment: lua.environment,
         working_directory: lua.working_directory,
+        machine_facts: Some(machine),
     }
 }
 

@@ -346,6 +346,7 @@ impl VmInner {
             grants: started.grants,
             limits: self.spec.effective_limits(),
             isolation: started.isolation,
+            machine: started.machine_facts,
         });
         let machine: Arc<dyn Machine> = started.machine.into();
         let connection = Connection::new(

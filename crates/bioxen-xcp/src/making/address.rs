@@ -20,6 +20,16 @@ pub enum AddressSource {
     Static,
 }
 
+impl AddressSource {
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GuestMetrics => "guest_metrics",
+            Self::Static => "static",
+        }
+    }
+}
+
 impl Attempt {
     pub(super) async fn address(
         &self,

@@ -62,7 +62,7 @@ async fn a_move_that_cannot_be_is_refused_with_the_reason() {
     lab.pool.client().host().disable(&target, None).await.unwrap();
     let reason = refusal(machine.migrate(&hosts[1]).await.unwrap_err());
     assert_eq!(reason, Refusal::HostDisabled { host: hosts[1].clone() });
-    assert!(lab.sim.kill_host(uuid));
+    assert!(lab.sim.kill_host(uuid).await);
     let reason = refusal(machine.migrate(&hosts[1]).await.unwrap_err());
     assert_eq!(reason, Refusal::HostDown { host: hosts[1].clone() });
 }
