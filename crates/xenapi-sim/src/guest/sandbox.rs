@@ -106,7 +106,13 @@ impl Place {
                 let _ = left.remove_all();
             }
         }
-        Self::open(&base.join(format!("{TEMPORARY}{}", uuid::Uuid::new_v4().simple())))
+        let name = uuid::Uuid::new_v4().simple();
+        // It gets a name that others look for when it is locked already: they would remove it.
+        let mut made = Self::open(&base.join(format!(".{TEMPORARY}{name}")))?;
+        let path = base.join(format!("{TEMPORARY}{name}"));
+        fs::rename(&made.state, &path)?;
+        made.state = path;
+        Ok(made)
     }
 
     /// Removes the directory with all that is in it.
