@@ -1,18 +1,14 @@
 //! Which program is started to be the zygote.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bioxen_core::backend::StartError;
 use bioxen_worker::PROGRAM_NAME;
-
-static IS_OWN_WORKER: AtomicBool = AtomicBool::new(false);
 
 /// Lets this program be its own worker. Call it first in `main`: when the process was started to be
 /// a worker it becomes one here, and never returns.
 pub fn init() {
     bioxen_worker::become_worker_if_asked();
-    IS_OWN_WORKER.store(true, Ordering::Relaxed);
 }
 
 /// The program that workers come from.
@@ -35,7 +31,7 @@ impl WorkerProgram {
         if let Some(path) = std::env::var_os("BIOXEN_WORKER") {
             return Ok(path.into());
         }
-        if IS_OWN_WORKER.load(Ordering::Relaxed) {
+        if bioxen_worker::can_be_worker() {
             // Stays the same program when its file is replaced meanwhile.
             return Ok("/proc/self/exe".into());
         }

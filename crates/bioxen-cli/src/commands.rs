@@ -20,7 +20,7 @@ use clap::Subcommand;
 use crate::failure::Failure;
 
 #[cfg(target_os = "linux")]
-pub(crate) use sim::{Simulator, SimulatorError, simulate};
+pub(crate) use sim::SimulatorError;
 
 /// Everything that `bioxen` can be asked to do.
 #[derive(Debug, Subcommand)]

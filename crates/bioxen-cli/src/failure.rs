@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     Terminal(#[source] io::Error),
     #[error("could not prepare the demonstration's data")]
     DemoData(#[source] io::Error),
+    #[error("could not start a simulated pool for the demonstration")]
+    DemoPool(#[source] io::Error),
     #[error("could not write manual pages to `{}`", directory.display())]
     WritePages { directory: PathBuf, source: io::Error },
     #[error("this process's environment names no home directory")]
@@ -177,7 +179,8 @@ impl Failure {
             | Self::Output(_)
             | Self::Runtime(_)
             | Self::Terminal(_)
-            | Self::DemoData(_) => 125,
+            | Self::DemoData(_)
+            | Self::DemoPool(_) => 125,
             // As if SIGPIPE had ended the process, which is how other tools end then.
             Self::OutputClosed => 141,
             Self::Stopped(stop) => stop.exit_code(),
@@ -192,6 +195,9 @@ impl Failure {
             Self::Evaluate(error) => error.hint(),
             Self::WritePages { .. } => Some("name a directory that you may write to".into()),
             Self::DemoData(_) => Some("set TMPDIR to a directory with 50 kB to spare".into()),
+            Self::DemoPool(_) => Some(
+                "see that TMPDIR can be written to, and that nothing listens on port 2222".into(),
+            ),
             Self::NoHome => Some("set HOME, or BIOXEN_HOME to where things are to be kept".into()),
             Self::Configuration(error) => error.hint(),
             Self::Settings(error) => Some(error.hint()),

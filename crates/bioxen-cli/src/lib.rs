@@ -45,14 +45,6 @@ pub fn run() -> ExitCode {
     commands::run(arguments.command).unwrap_or_else(|failure| failure.tell())
 }
 
-/// Is the simulated pool that `bioxen sim start` starts, until it is told to end.
-#[cfg(target_os = "linux")]
-pub fn simulate() -> ExitCode {
-    let arguments = commands::Simulator::parse();
-    logs::start(0);
-    commands::simulate(&arguments).unwrap_or_else(|failure| failure.tell())
-}
-
 /// The command line as clap knows it: what the reference and the manual pages are made from.
 pub fn command() -> clap::Command {
     Arguments::command()

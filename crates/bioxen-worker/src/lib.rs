@@ -47,6 +47,7 @@ mod zygote;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name under which a program is started to be a worker.
 pub const PROGRAM_NAME: &str = "bioxen-worker";
@@ -60,6 +61,8 @@ pub const SERVE: &str = "serve";
 
 #[cfg(target_os = "linux")]
 pub use cgroup::Cgroup;
+
+static CAN_BE_WORKER: AtomicBool = AtomicBool::new(false);
 
 /// The version of the built-in Lua.
 #[cfg(target_os = "linux")]
@@ -80,6 +83,7 @@ pub fn shim_bootstrap() -> String {
 ///
 /// Call it first in `main`, before any thread is started.
 pub fn become_worker_if_asked() {
+    CAN_BE_WORKER.store(true, Ordering::Relaxed);
     let name = std::env::args_os().next();
     let asked = name.is_some_and(|name| {
         Path::new(&name).file_name().is_some_and(|file_name| file_name == PROGRAM_NAME)
@@ -88,6 +92,12 @@ pub fn become_worker_if_asked() {
         #[expect(clippy::exit, reason = "the caller's `main` must not go on")]
         std::process::exit(i32::from(run() != Outcome::Done));
     }
+}
+
+/// Whether this program becomes a worker when it is started under the name [`PROGRAM_NAME`]: it has asked
+/// whether it was.
+pub fn can_be_worker() -> bool {
+    CAN_BE_WORKER.load(Ordering::Relaxed)
 }
 
 /// The `main` of the program `bioxen-worker`.

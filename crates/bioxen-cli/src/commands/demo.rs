@@ -1,5 +1,6 @@
 //! `bioxen demo`: several VMs at work at once on a real genome, and what holds each of them in.
 
+mod lab;
 mod parts;
 mod progress;
 
@@ -18,6 +19,7 @@ use crate::report::Report;
 use crate::signals::Signals;
 use crate::table::{self, quantity, text};
 use crate::{fleet, runtime, shown};
+use lab::Lab;
 use parts::{PARTS, Part};
 use progress::Progress;
 
@@ -25,10 +27,11 @@ const GENOME: &[u8] = include_bytes!("../../assets/lambda.fasta");
 
 /// See several VMs at work on a real genome
 ///
-/// Eight VMs start at once. Four analyse the genome of phage lambda (48 502 bases); one needs more
-/// memory than it may, one never ends, one reads a file that it was not granted, one starts a program.
-/// Shows how each ended, and what holds them in. Needs nothing but this program, and leaves nothing
-/// behind.
+/// Ten VMs start at once: eight as processes of this machine, two as virtual machines of a pool that is
+/// simulated for as long. Six analyse the genome of phage lambda (48 502 bases); one needs more memory than
+/// it may, one never ends, one reads a file that it was not granted, one starts a program. Shows where each
+/// lived and how it ended, what holds them in, and what is left. Needs nothing but this program, and leaves
+/// nothing behind.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Print the runs' records and what they wrote as a JSON array
@@ -40,12 +43,23 @@ pub(crate) struct Arguments {
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
-        let fleet = fleet::new();
+        let lab = Lab::start().await?;
+        let before = lab.count().await?;
+        let fleet = Fleet::builder().standby(0).backend(lab.backend()).build();
         let runs = signals.or_stop(run_all(&fleet)).await;
         fleet::shut_down(&fleet).await;
-        let runs = runs?;
-        let rendered = if arguments.json { objects(&runs) } else { summary(&runs).into_bytes() };
+        let (runs, after) = (runs?, lab.count().await?);
+        let rendered = if arguments.json {
+            objects(&runs)
+        } else {
+            (summary(&runs) + &leftovers(before, after)).into_bytes()
+        };
         Output::new().write(bioxen::Stream::Stdout, &rendered).await?;
+        if before != after {
+            let message = "something of the demonstration is left on the simulated pool";
+            Report::new(message).error();
+            return Ok(ExitCode::FAILURE);
+        }
         Ok(verdict(&runs))
     })
 }
@@ -107,6 +121,7 @@ fn objects(runs: &[Run]) -> Vec<u8> {
 fn summary(runs: &[Run]) -> String {
     let columns = [
         text("VM"),
+        text("WHERE"),
         text("WHAT IT DOES"),
         text("ENDED BY"),
         quantity("EXIT"),
@@ -118,17 +133,18 @@ fn summary(runs: &[Run]) -> String {
     let results = PARTS.iter().zip(runs);
     let results = results.map(|(part, run)| [part.name.into(), part.result(run)]).collect();
     format!(
-        "{}\n{}\n{}Next: `bioxen repl` to talk to a VM, `bioxen run --help` to run your own script.\n",
+        "{}\n{}\n{}",
         table::render(columns, rows),
         table::render([text("VM"), text("WHAT CAME OF IT")], results),
         runs.first().map(|run| held_in_by(&run.record.context.isolation)).unwrap_or_default(),
     )
 }
 
-fn row(part: &Part, run: &Run) -> [String; 7] {
+fn row(part: &Part, run: &Run) -> [String; 8] {
     let record = &run.record;
     [
         part.name.into(),
+        place(run),
         part.task.into(),
         record.ending.ended_by.to_string(),
         record.ending.exit_code.to_string(),
@@ -136,6 +152,28 @@ fn row(part: &Part, run: &Run) -> [String; 7] {
         shown::or_dash(record.cpu_time, shown::duration),
         shown::or_dash(record.peak_memory, shown::size),
     ]
+}
+
+/// Where it lived.
+fn place(run: &Run) -> String {
+    match &run.record.context.machine {
+        None => "a process here".into(),
+        Some(machine) => {
+            let host = machine.host.as_deref().unwrap_or("?");
+            format!("a machine on {host}")
+        }
+    }
+}
+
+/// What is left on the pool, and what to do next.
+fn leftovers(before: (usize, usize), after: (usize, usize)) -> String {
+    let kept = if before == after { "as before" } else { "and not as before" };
+    let (vms, disks) = after;
+    format!(
+        "The simulated pool has {vms} VMs and {disks} disks, {kept}: its machines are gone again.\n\
+         Next: `bioxen repl` to talk to a VM, `bioxen run --help` to run your own script,\n\
+         `bioxen sim start` for a simulated pool of your own.\n"
+    )
 }
 
 fn held_in_by(isolation: &Isolation) -> String {

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 
 pub(crate) use error::SimulatorError;
-pub(crate) use serve::{Arguments as Simulator, execute as simulate};
 
 /// The name that the simulated pool has in the configuration.
 const NAME: &str = "sim";
@@ -47,6 +46,8 @@ enum Command {
     Start(start::Arguments),
     Stop(stop::Arguments),
     Status(status::Arguments),
+    #[command(hide = true)]
+    Serve(serve::Arguments),
 }
 
 /// Does what the command line says.
@@ -55,6 +56,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Start(arguments) => start::execute(arguments),
         Command::Stop(arguments) => stop::execute(arguments),
         Command::Status(arguments) => status::execute(arguments),
+        Command::Serve(arguments) => serve::execute(arguments),
     }
 }
 

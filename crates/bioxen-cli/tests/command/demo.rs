@@ -2,11 +2,13 @@
 
 use crate::support::{bioxen, command};
 
-const ENDINGS: [(&str, &str, i64); 8] = [
+const ENDINGS: [(&str, &str, i64); 10] = [
     ("gc-content", "finished", 0),
     ("kmers", "finished", 0),
     ("motifs", "finished", 0),
     ("orfs", "finished", 0),
+    ("gc-on-pool", "finished", 0),
+    ("kmers-on-pool", "finished", 0),
     ("hog", "memory", 137),
     ("runaway", "wall_time", 124),
     ("snoop", "error", 1),
@@ -18,9 +20,11 @@ fn each_vm_has_a_row_with_its_ending_and_what_came_of_it() {
     let ended = bioxen(["demo"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     for (vm, ending, code) in ENDINGS {
-        let row = ended.stdout.lines().find(|line| line.starts_with(vm)).unwrap();
+        let row = ended.stdout.lines().find(|line| line.split(' ').next() == Some(vm)).unwrap();
         let cells: Vec<_> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
-        assert_eq!(cells[2..4], [ending, &code.to_string()], "{row}");
+        assert_eq!(cells[3..5], [ending, &code.to_string()], "{row}");
+        let place = if vm.ends_with("on-pool") { "a machine on xcp-01" } else { "a process here" };
+        assert_eq!(cells[1], place, "{row}");
     }
     for told in [
         "GC percent: 49.8577",
@@ -29,6 +33,7 @@ fn each_vm_has_a_row_with_its_ending_and_what_came_of_it() {
         "stopped at its memory limit of 32.0 MiB",
         "--allow-read /etc/passwd",
         "--allow-spawn",
+        "The simulated pool has 0 VMs and 7 disks, as before",
         "bioxen repl",
     ] {
         assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);

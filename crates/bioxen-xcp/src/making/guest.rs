@@ -294,10 +294,12 @@ pub async fn start_lua(
 
 async fn place(connection: &Connection, image: &WorkerImage) -> Result<(String, Placed), LuaError> {
     let files = connection.files().await?;
-    files.make_directories(WORKER_DIRECTORY).await?;
     let digest = image.digest().to_string();
     let short: String = digest.trim_start_matches("sha256:").chars().take(16).collect();
-    let path = format!("{WORKER_DIRECTORY}/worker-{short}");
+    // Its name is what makes it a worker; others of it may lie there too.
+    let directory = format!("{WORKER_DIRECTORY}/{short}");
+    files.make_directories(&directory).await?;
+    let path = format!("{directory}/{}", bioxen_worker::PROGRAM_NAME);
     let placed = files.put_worker(image, &path).await?;
     Ok((path, placed))
 }

@@ -14,7 +14,8 @@ const PROGRAMS: [&str; 2] = ["bioxen-guest-worker", "bioxen-worker"];
 /// Where our worker comes from that is copied into guests.
 #[derive(Clone, Debug, Default)]
 pub enum WorkerSource {
-    /// What `BIOXEN_GUEST_WORKER` names, or what lies beside this program.
+    /// The first there is of: what `BIOXEN_GUEST_WORKER` names, `bioxen-guest-worker` or `bioxen-worker` beside
+    /// this program, this program itself if it can be a worker (it is several times larger).
     #[default]
     Find,
     /// This file.
@@ -70,5 +71,7 @@ fn find() -> PathBuf {
         .flat_map(|program| directories.iter().map(move |directory| directory.join(program)));
     let mut places = places.peekable();
     let first = places.peek().cloned().unwrap_or_else(|| PROGRAMS[0].into());
-    places.find(|place| place.is_file()).unwrap_or(first)
+    places.find(|place| place.is_file()).unwrap_or_else(|| {
+        if bioxen_worker::can_be_worker() { "/proc/self/exe".into() } else { first }
+    })
 }

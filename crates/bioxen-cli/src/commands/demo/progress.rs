@@ -29,6 +29,7 @@ impl Progress {
     pub(super) fn show(&mut self, event: &Event) {
         let state = match event {
             Event::VmCreated { .. } | Event::VmStarted { .. } => "ready".to_owned(),
+            Event::StepStarted { step, .. } => format!("being made: {step}"),
             Event::RunStarted { .. } => "running".to_owned(),
             Event::RunEnded { record } => {
                 format!("{} after {}", record.ending.ended_by, shown::duration(record.duration))

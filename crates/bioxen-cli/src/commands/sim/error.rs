@@ -18,9 +18,6 @@ pub(crate) enum SimulatorError {
     /// What tells of the running pool makes no sense.
     #[error("`{}` tells nothing of a simulated pool: {reason}", path.display())]
     Malformed { path: PathBuf, reason: String },
-    /// The program is not there.
-    #[error("the simulated pool's program is not installed: there is no `{}`", path.display())]
-    NoProgram { path: PathBuf },
     /// The program could not be started.
     #[error("could not start the simulated pool's process")]
     Spawn(#[source] io::Error),
@@ -64,11 +61,6 @@ impl SimulatorError {
             Self::Malformed { path, .. } => {
                 Some(format!("end the process if there is one, and remove `{}`", path.display()))
             }
-            Self::NoProgram { .. } => Some(
-                "install all programs of the package `bioxen-cli`; in a checkout: \
-                 `cargo build -p bioxen-cli`, in release if `bioxen` is"
-                    .into(),
-            ),
             Self::Ended { log, .. } | Self::NotReady { log, .. } => {
                 Some(format!("see what it wrote to `{}`", log.display()))
             }

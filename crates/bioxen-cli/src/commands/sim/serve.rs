@@ -1,6 +1,4 @@
-//! The program `bioxen-sim`, which is the simulated pool. `bioxen sim start` starts it.
-//!
-//! It is a program of its own because the simulator's tables would make every start of `bioxen` slower.
+//! `bioxen sim serve`: the process that is the simulated pool. `bioxen sim start` starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,10 +13,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::signals::Signals;
 
-/// The simulated pool of `bioxen sim`, which starts this program; not for use by hand.
-#[derive(Debug, clap::Parser)]
-#[command(name = "bioxen-sim", version)]
-pub(crate) struct Arguments {
+/// Be the simulated pool until told to end; not for use by hand
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
     /// Where it is kept
     directory: PathBuf,
     /// The port to listen on
@@ -30,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 /// Serves it.
-pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // The terminal that it was started from may go.
     nix::unistd::setsid().map_err(|error| Failure::Runtime(error.into()))?;
     let held = Held::take(&arguments.directory)?;

@@ -14,8 +14,6 @@ use super::{Guests, SimulatorError, name, own};
 use crate::failure::Failure;
 use crate::{configuration, confirmation, json, output};
 
-/// The program that is the pool; it is installed beside this one.
-const PROGRAM: &str = "bioxen-sim";
 /// How long the pool may take until it listens.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -134,12 +132,8 @@ impl Arguments {
     fn spawn(&self, place: &Place) -> Result<Child, SimulatorError> {
         let log = File::create(place.log()).map_err(SimulatorError::Spawn)?;
         let program = std::env::current_exe().map_err(SimulatorError::Spawn)?;
-        let program = program.with_file_name(PROGRAM);
-        if !program.is_file() {
-            return Err(SimulatorError::NoProgram { path: program });
-        }
         let mut command = Command::new(program);
-        command.arg(place.directory());
+        command.args(["sim", "serve"]).arg(place.directory());
         command.arg(self.port.to_string()).arg(self.hosts.to_string()).arg(self.guests.name());
         // It must not keep a directory busy that somebody wants to remove.
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
