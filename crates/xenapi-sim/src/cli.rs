@@ -30,6 +30,9 @@ pub struct Arguments {
     /// What runs in the VMs.
     #[arg(long, value_name = "KIND", default_value = "none")]
     guests: Guests,
+    /// Let guests see this directory at the same path, to read and to write; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    share: Vec<PathBuf>,
     /// How long after a boot a guest's address is known.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     boot_delay: Duration,
@@ -85,7 +88,10 @@ impl Arguments {
         }
         match self.guests {
             Guests::None => builder.start().await,
-            Guests::Process => builder.process_guests(ProcessOptions::default()).start().await,
+            Guests::Process => {
+                let options = ProcessOptions { shared: self.share, ..ProcessOptions::default() };
+                builder.process_guests(options).start().await
+            }
         }
     }
 }

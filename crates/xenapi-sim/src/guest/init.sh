@@ -1,6 +1,7 @@
 # The first process of a guest: builds its root from what stands in this directory, moves there, says
 # so, and stays until its standard input ends. Run by `sh` in new namespaces, with the guest's directory
-# as the working directory; paths are relative, since those above it may not be passed through.
+# as the working directory; paths are relative, since those above it may not be passed through. The
+# arguments are directories that it sees as the machine does.
 set -e
 cd -P fs
 mount -c --bind . .
@@ -49,6 +50,11 @@ ln -s /proc/self/fd dev/fd
 ln -s /proc/self/fd/0 dev/stdin
 ln -s /proc/self/fd/1 dev/stdout
 ln -s /proc/self/fd/2 dev/stderr
+
+for directory in "$@"; do
+    mkdir -p ".$directory"
+    mount -c --rbind "$directory" ".$directory"
+done
 
 pivot_root . .
 umount -c -l .

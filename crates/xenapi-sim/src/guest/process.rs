@@ -71,6 +71,10 @@ pub struct ProcessOptions {
     pub faults: BTreeSet<GuestFault>,
     /// Whether guests are mere directories even where this machine has namespaces for them.
     pub directories_only: bool,
+    /// Directories of this machine that guests see at the same paths, to read and to write. What a
+    /// guest may do there is what its user on this machine may: where the pool is run by `root`, that
+    /// is one to whom nothing belongs, so that only what is open to everybody is open to it.
+    pub shared: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -193,9 +197,10 @@ impl GuestDriver for ProcessGuests {
         let vm = machine.vm;
         // A guest that still runs is one whose end the pool did not wait for.
         self.order(vm, Order::PowerOff).await?;
-        let only = self.shared.options.directories_only;
         let faults = self.shared.faults_of(&machine)?;
-        let sandbox = Sandbox::start(&self.shared.place, &vm.to_string(), !only).await?;
+        let ProcessOptions { directories_only, shared, .. } = &self.shared.options;
+        let shared = (!directories_only).then_some(shared.as_slice());
+        let sandbox = Sandbox::start(&self.shared.place, &vm.to_string(), shared).await?;
         if faults.contains(&GuestFault::ProgramsRefused) && !sandbox.entry().has_namespaces() {
             let fault = GuestFault::ProgramsRefused;
             sandbox.stop().await;

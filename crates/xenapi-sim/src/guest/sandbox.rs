@@ -328,20 +328,20 @@ struct Init {
 }
 
 impl Sandbox {
-    /// Builds a guest's root and starts its first process; where that cannot be, makes a directory do.
+    /// Builds a guest's root, in which it sees the shared directories, and starts its first process; where
+    /// that cannot be, or nothing is said of what is shared, makes a directory do.
     pub(super) async fn start(
         place: &Place,
         name: &str,
-        namespaces: bool,
+        shared: Option<&[PathBuf]>,
     ) -> Result<Self, GuestError> {
         let (place, name) = (place.clone(), name.to_owned());
         let owner = place.owner;
         let directory = blocking(move || place.prepare(&name)).await?;
         let visible = directory.join("fs");
-        let started = if namespaces {
-            start_init(&directory, owner).await
-        } else {
-            Err("directories were asked for".into())
+        let started = match shared {
+            Some(shared) => start_init(&directory, owner, shared).await,
+            None => Err("directories were asked for".into()),
         };
         match started {
             Ok((init, layers)) => {
@@ -495,7 +495,11 @@ impl Entry {
     }
 }
 
-async fn start_init(directory: &Path, owner: Option<u32>) -> Result<(Init, bool), String> {
+async fn start_init(
+    directory: &Path,
+    owner: Option<u32>,
+    shared: &[PathBuf],
+) -> Result<(Init, bool), String> {
     let mut command = match owner {
         Some(owner) => {
             let mut command = Command::new("setpriv");
@@ -506,7 +510,7 @@ async fn start_init(directory: &Path, owner: Option<u32>) -> Result<(Init, bool)
         None => Command::new("unshare"),
     };
     command.args(["--user", "--map-root-user", "--mount", "--pid", "--uts", "--ipc", "--fork"]);
-    command.args(["--kill-child=KILL", "--", "sh", "-c", INIT]);
+    command.args(["--kill-child=KILL", "--", "sh", "-c", INIT, "sh"]).args(shared);
     command.env_clear().env("PATH", SYSTEM_PATH).current_dir(directory).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut keeper =

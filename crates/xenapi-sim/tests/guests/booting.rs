@@ -207,3 +207,32 @@ fn a_boot_takes_as_long_as_it_was_told_to() {
         assert!(start.elapsed() >= boot_delay);
     });
 }
+
+#[test]
+fn guests_see_a_shared_directory_at_its_own_path_and_nothing_beside_it() {
+    if !has_ssh() {
+        return;
+    }
+    block_on(async {
+        let above = tempfile::tempdir().unwrap();
+        let open_to_all = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(above.path(), open_to_all(0o755)).unwrap();
+        let directory = above.path().join("with a space");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, open_to_all(0o777)).unwrap();
+        std::fs::write(directory.join("theirs"), "for guests").unwrap();
+        std::fs::write(above.path().join("beside"), "not for guests").unwrap();
+        let shared = vec![directory.clone()];
+        let rig = Rig::with(ProcessOptions { shared, ..ProcessOptions::default() });
+        let client = Client::new(rig.guests.ssh_port());
+        let mut booted = rig.boot(&client.user_data("")).await;
+        let address = booted.address().await;
+        let there = directory.display();
+        let command =
+            format!("cat '{there}/theirs'; echo from the guest > '{there}/ours'; ls '{there}/..'");
+        let seen = client.ssh(address, "lua", &[&command]);
+        assert_eq!(printed(&seen), "for guestswith a space\n");
+        let ours = std::fs::read_to_string(directory.join("ours")).unwrap();
+        assert_eq!(ours, "from the guest\n");
+    });
+}
