@@ -189,9 +189,10 @@ impl Vm {
                 Life::Stopped | Life::Failed { .. } => return Ok(()),
             }
         };
-        machine.kill();
-        // Whoever runs code in it notices, and need not for this to go on.
+        // Whoever runs code in it notices, and need not for this to go on. It is to find the queue closed
+        // when it does, since that is how it knows that the end was wanted.
         self.inner.queue().close();
+        machine.kill();
         let vm = self.name().clone();
         if tokio::time::timeout(GONE_WITHIN, machine.ended()).await.is_err() {
             return Err(StopError { vm, seconds: GONE_WITHIN.as_secs() });
