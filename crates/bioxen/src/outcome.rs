@@ -32,14 +32,15 @@ pub(crate) fn died_of(exit: Option<Exit>, ours: Option<EndedBy>) -> EndedBy {
     let Some(exit) = exit else { return ours.unwrap_or(EndedBy::Lost) };
     match exit.how {
         How::Exited(exit_code::WALL_TIME) => EndedBy::WallTime,
-        // 24 is SIGXCPU on Linux, and 9 below is SIGKILL.
+        // 24 is SIGXCPU on Linux; below are SIGHUP, SIGINT, SIGKILL and SIGTERM.
         How::Exited(exit_code::CPU_TIME) | How::Signalled(24) => EndedBy::CpuTime,
         How::Exited(exit_code::OUTPUT) => EndedBy::Output,
         How::Exited(exit_code::CANCELLED) => EndedBy::Cancelled,
         How::Exited(exit_code::MEMORY) => EndedBy::Memory,
         How::Exited(exit_code::EXIT) => EndedBy::Finished,
         How::Exited(_) => ours.unwrap_or(EndedBy::Lost),
-        How::Signalled(9) => ours.unwrap_or(EndedBy::Killed),
+        // Nothing crashes by these: somebody has sent them, as by pressing Ctrl-C or going down.
+        How::Signalled(1 | 2 | 9 | 15) => ours.unwrap_or(EndedBy::Killed),
         How::Signalled(signal) => EndedBy::Crashed(signal),
     }
 }
@@ -131,7 +132,9 @@ mod tests {
 
     #[test]
     fn a_kill_that_was_not_ours_is_told_apart_from_one_that_was() {
-        assert_eq!(died_of(Some(exit(How::Signalled(9))), None), EndedBy::Killed);
+        for sent in [1, 2, 9, 15] {
+            assert_eq!(died_of(Some(exit(How::Signalled(sent))), None), EndedBy::Killed);
+        }
         assert_eq!(
             died_of(Some(exit(How::Signalled(9))), Some(EndedBy::WallTime)),
             EndedBy::WallTime
