@@ -13,6 +13,7 @@ use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, Channel, Disconnect, MethodSet, cipher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -50,6 +51,8 @@ struct Inner {
     ended: watch::Receiver<()>,
     /// What cleans up after programs whose owners are gone.
     tasks: Mutex<JoinSet<()>>,
+    /// Where it was opened: its owners may be dropped elsewhere, and after it has ended.
+    runtime: Handle,
     /// The connection that this one goes through.
     _through: Option<Connection>,
 }
@@ -121,6 +124,7 @@ impl Connection {
             ending,
             ended,
             tasks,
+            runtime: Handle::current(),
             _through: through,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -235,7 +239,7 @@ impl Connection {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.lock_tasks();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        tasks.spawn_on(task, &self.inner.runtime);
     }
 
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
