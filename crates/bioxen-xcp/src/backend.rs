@@ -21,6 +21,7 @@ use crate::making::{
     self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, RemovalError,
     WorkerSource, address_of,
 };
+use crate::plan::{Deadlines, StepKind};
 use crate::pool::{PoolError, PoolName, PoolSettings};
 use crate::ssh::Connection;
 
@@ -70,6 +71,7 @@ pub struct XcpngBuilder {
     worker: WorkerSource,
     care: Care,
     journal: Arc<dyn Journal>,
+    deadlines: Deadlines,
 }
 
 /// A machine that a VM lives in.
@@ -120,6 +122,13 @@ impl XcpngBuilder {
         self
     }
 
+    /// Sets how long a step of making a machine may take, in place of its
+    /// [usual deadline](StepKind::deadline).
+    pub fn deadline(mut self, step: StepKind, limit: Duration) -> Self {
+        self.deadlines.set(step, limit);
+        self
+    }
+
     /// Sets where what is known of machines is noted; nowhere by default.
     pub fn journal(mut self, journal: Arc<dyn Journal>) -> Self {
         self.journal = journal;
@@ -148,6 +157,7 @@ impl XcpngBackend {
             worker: WorkerSource::Find,
             care: Care::default(),
             journal: Arc::new(NoJournal),
+            deadlines: Deadlines::default(),
         }
     }
 
@@ -226,6 +236,7 @@ impl XcpngBackend {
             run: None,
             worker: self.settings.worker.clone(),
             journal: Arc::clone(&self.settings.journal),
+            deadlines: self.settings.deadlines.clone(),
             report: self.report(),
         };
         let made = making::make(order).await.map_err(|error| StartError::Machine {

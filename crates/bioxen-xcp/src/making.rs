@@ -39,7 +39,7 @@ pub use removal::{RemovalError, remove_machine};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 
 use crate::connected_pool::ConnectedPool;
-use crate::plan::{Plan, PoolView, StepKind};
+use crate::plan::{Deadlines, Plan, PoolView, StepKind};
 use crate::ssh::{ClientKey, Connection, PublicKey};
 use crate::tags::Tags;
 
@@ -58,6 +58,8 @@ pub struct MakeOrder {
     pub worker: WorkerSource,
     /// Where what is known of it is noted.
     pub journal: Arc<dyn Journal>,
+    /// How long each step may take.
+    pub deadlines: Deadlines,
     /// Who hears of the steps.
     pub report: Report,
 }
@@ -317,10 +319,11 @@ impl Attempt {
         (self.order.report)(Event::StepStarted { vm: vm(), step: name, at: Timestamp::now() });
         let started = Instant::now();
         // Futures of this size would make those that hold them large.
-        let done = tokio::time::timeout(step.deadline(), Box::pin(work)).await;
+        let limit = self.order.deadlines.of(step);
+        let done = tokio::time::timeout(limit, Box::pin(work)).await;
         let took = started.elapsed();
         timeline.push(Timed { step, took });
-        let mut outcome = done.unwrap_or(Err(Cause::Deadline { after: step.deadline() }));
+        let mut outcome = done.unwrap_or(Err(Cause::Deadline { after: limit }));
         if outcome.is_ok() && self.abandoned.has_changed().is_err() {
             outcome = Err(Cause::Abandoned);
         }

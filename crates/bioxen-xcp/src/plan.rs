@@ -28,7 +28,7 @@ use serde::Serialize;
 use xenapi::class;
 
 pub use error::PlanError;
-pub use steps::{Step, StepKind};
+pub use steps::{Deadlines, Step, StepKind};
 pub use view::{DiskView, HostView, Named, NetworkView, PoolView, StorageView, TemplateView};
 
 use crate::seed_disk;

@@ -55,8 +55,7 @@ impl Attempt {
     async fn told(&self, progress: &Progress) -> Result<IpAddr, Cause> {
         let Some(vm) = &progress.vm else { return Err(Cause::Abandoned) };
         let mirror = self.order.pool.mirror();
-        // The step's own deadline comes first.
-        let limit = StepKind::Address.deadline() * 2;
+        let limit = self.order.deadlines.within(StepKind::Address);
         let looking = mirror.wait_until("its address", limit, |view| address_of(view, vm));
         Ok(self.unless_abandoned(looking).await??)
     }

@@ -114,7 +114,8 @@ impl Attempt {
         let entry = progress.known.as_ref().and_then(|known| known.entry.clone());
         let reached = async {
             let entry = entry.ok_or(Cause::Abandoned)?;
-            let reaching = Box::pin(reach(address, &entry, StepKind::Ssh.deadline()));
+            let limit = self.order.deadlines.within(StepKind::Ssh);
+            let reaching = Box::pin(reach(address, &entry, limit));
             Ok(self.unless_abandoned(reaching).await??)
         };
         let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
@@ -151,7 +152,7 @@ impl Attempt {
         connection: &Connection,
         progress: &mut Progress,
     ) -> Result<(), Cause> {
-        let limit = StepKind::CloudInit.deadline();
+        let limit = self.order.deadlines.within(StepKind::CloudInit);
         let run =
             async |command: Command| connection.run(&command, Bytes::new(), EVIDENCE, limit).await;
         // It returns when cloud-init is done, one way or another; what it says is read below, as its words

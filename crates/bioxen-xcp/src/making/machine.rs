@@ -78,7 +78,7 @@ impl Attempt {
             Copy::Clone => vms.clone(template, &label),
             Copy::Full => vms.copy(template, &label, &plan.storage.reference),
         };
-        let task = call.start_task().await?.timeout(StepKind::Clone.deadline());
+        let task = call.start_task().await?.timeout(self.order.deadlines.of(StepKind::Clone));
         let vm = self.unless_abandoned(progress.cloning.insert(task).wait()).await??;
         progress.cloning = None;
         drop(permit);
@@ -240,7 +240,7 @@ impl Attempt {
     async fn start(&self, vm: &Ref<class::Vm>) -> Result<(), Cause> {
         let permit = self.unless_abandoned(self.order.pool.power_operation()).await?;
         let starting = self.order.pool.client().vm().start(vm, false, false).start_task().await?;
-        let mut starting = starting.timeout(StepKind::Start.deadline());
+        let mut starting = starting.timeout(self.order.deadlines.of(StepKind::Start));
         self.unless_abandoned(starting.wait()).await??;
         drop(permit);
         Ok(())

@@ -1,5 +1,6 @@
 //! The steps of making a virtual machine, in their order.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ impl StepKind {
         }
     }
 
-    /// How long it may take.
+    /// How long it may take, unless somebody says otherwise.
     pub fn deadline(self) -> Duration {
         match self {
             Self::Clone | Self::Files => Duration::from_hours(1),
@@ -101,6 +102,28 @@ impl StepKind {
 impl fmt::Display for StepKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// How long steps may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deadlines(BTreeMap<StepKind, Duration>);
+
+impl Deadlines {
+    /// Sets how long a step may take, in place of the usual.
+    pub fn set(&mut self, step: StepKind, limit: Duration) {
+        self.0.insert(step, limit);
+    }
+
+    /// How long a step may take.
+    pub fn of(&self, step: StepKind) -> Duration {
+        self.0.get(&step).copied().unwrap_or_else(|| step.deadline())
+    }
+
+    /// How long what the step does may be waited for: a little less, so that it is told what was waited
+    /// for and not only that the step took too long.
+    pub(crate) fn within(&self, step: StepKind) -> Duration {
+        self.of(step).mul_f64(0.9)
     }
 }
 

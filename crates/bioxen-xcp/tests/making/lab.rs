@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bioxen_core::{Event, VmSpec};
 use bioxen_xcp::making::{MakeOrder, NoJournal, WorkerSource};
+use bioxen_xcp::plan::Deadlines;
 use bioxen_xcp::{Care, ConnectedPool, PoolName, PoolSettings, TrustSettings};
 use uuid::Uuid;
 use xenapi_sim::Pool;
@@ -61,6 +62,7 @@ impl Lab {
             run: None,
             worker: WorkerSource::Find,
             journal: Arc::new(NoJournal),
+            deadlines: Deadlines::default(),
             report: Arc::new(move |event| events.lock().unwrap().push(event)),
         }
     }

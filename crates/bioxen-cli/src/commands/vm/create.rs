@@ -8,7 +8,7 @@ use bioxen::{VmName, VmSpec, VmType};
 use bioxen_state::Controller;
 use bioxen_xcp::ConnectedPool;
 use bioxen_xcp::making::{self, Known, MakeOrder, Timed, WorkerSource};
-use bioxen_xcp::plan::{Plan, PoolView, Step};
+use bioxen_xcp::plan::{Deadlines, Plan, PoolView, Step};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -195,6 +195,7 @@ fn order(
         run: None,
         worker: WorkerSource::Find,
         journal: Arc::new(RegistryJournal::new(registry, controller, pool, spec)),
+        deadlines: Deadlines::default(),
         report: if quiet { progress::silent() } else { progress::lines() },
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bioxen::VmName;
 use bioxen_xcp::making::{self, MakeOrder, WorkerSource};
+use bioxen_xcp::plan::Deadlines;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -63,6 +64,7 @@ async fn wait(
         run: None,
         worker: WorkerSource::Find,
         journal: Arc::new(RegistryJournal::new(registry, &controller, &vm.pool, &spec)),
+        deadlines: Deadlines::default(),
         report: if arguments.json { progress::silent() } else { progress::lines() },
     };
     let finishing = Box::pin(making::finish(order, vm.machine.reference().clone(), vm.known()?));
