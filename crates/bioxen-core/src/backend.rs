@@ -77,6 +77,10 @@ pub trait Machine: Send + Sync {
     /// Waits until the worker has ended. `None` when nobody could tell how.
     async fn ended(&self) -> Option<Exit>;
 
+    /// Brings what is known of processor time and memory up to date, where that takes asking somebody
+    /// else. It is called at the end of a run in an interpreter that is a program of its own.
+    async fn measure(&self) {}
+
     /// Processor time that the worker has used so far, where that can be asked.
     fn cpu_time(&self) -> Option<Duration> {
         None

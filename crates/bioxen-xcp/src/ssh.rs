@@ -37,6 +37,7 @@ pub mod files;
 mod group;
 pub mod guest;
 mod keys;
+mod meter;
 mod reconnect;
 mod stall;
 mod target;

@@ -544,6 +544,9 @@ impl InProgress {
                 }
                 self.written[0].cut = end.cut.0;
                 self.written[1].cut = end.cut.1;
+                if self.context.interpreter.program.is_some() {
+                    self.machine.measure().await;
+                }
                 Some(Step::Over(Ok(Over::Told(end))))
             }
             Message::End(end) => {

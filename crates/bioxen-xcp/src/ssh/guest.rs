@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use super::connection::within;
 use super::exec::{self, Exit, Parts, STDERR};
+use super::meter::Meter;
 use super::{Command, Connection, Execution, Group, Happening, SshError};
 
 /// The largest message of a worker that has not run any code.
@@ -41,6 +42,9 @@ const ENOUGH: usize = 256 << 10;
 
 /// How long a worker that has closed its output may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a guest that goes down may take to be gone after its workers are.
+const DOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long ending a worker may take, before the guest is left to itself.
 const ENDED_WITHIN: Duration = Duration::from_secs(4);
@@ -183,6 +187,10 @@ pub async fn start(
                     let program = program.name().to_owned();
                     GuestError::Version { program, source }
                 })?;
+                if let Some(accepted) = accepted.as_ref().filter(|it| it.program.is_some()) {
+                    let meter = Meter::start(connection, accepted.process).await.map_err(ssh)?;
+                    link.shared.meter.get_or_init(|| meter);
+                }
                 let machine = link.machine();
                 Ok(GuestWorker { link, machine, hello, accepted, isolation })
             }
@@ -276,6 +284,8 @@ struct Shared {
     inbox: Mutex<Inbox>,
     /// How the worker ended, once it has.
     ended: watch::Sender<Option<Exit>>,
+    /// What measures it, where it does not do that itself.
+    meter: OnceLock<Meter>,
 }
 
 struct Inbox {
@@ -308,7 +318,8 @@ impl SshLink {
             }
         }
         let (inbox, ended) = (Mutex::new(inbox), watch::Sender::new(None));
-        Some(Self { shared: Arc::new(Shared { connection, writer, group, inbox, ended }) })
+        let meter = OnceLock::new();
+        Some(Self { shared: Arc::new(Shared { connection, writer, group, inbox, ended, meter }) })
     }
 
     /// The worker from outside.
@@ -334,6 +345,9 @@ impl SshLink {
 #[async_trait]
 impl Link for SshLink {
     async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        if let Some(meter) = self.shared.meter.get() {
+            meter.wake();
+        }
         self.shared.send(Bytes::copy_from_slice(frame)).await
     }
 
@@ -371,15 +385,43 @@ impl Machine for GuestMachine {
         self.shared.end(Cause::Killed);
     }
 
+    async fn measure(&self) {
+        if let Some(meter) = self.shared.meter.get() {
+            meter.look().await;
+        }
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        self.shared.meter.get().map(|meter| meter.last().cpu_time)
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        self.shared.meter.get().map(|meter| meter.last().peak_memory)
+    }
+
     /// Whoever reads the link hears of the worker's own end first; this waits for the rest.
     async fn ended(&self) -> Option<zygote::Exit> {
         let how = match self.shared.exit().await {
             Exit::Code(code) => How::Exited(i32::try_from(code).unwrap_or(i32::MAX)),
+            // A system that goes down asks its processes to end first, and so it is the system that is lost.
+            Exit::Signal(name) if name == "TERM" || name == "HUP" => {
+                let gone = tokio::time::timeout(DOWN_WITHIN, self.shared.connection.ended()).await;
+                if gone.is_ok() {
+                    return None;
+                }
+                How::Signalled(signal_number(&name)?)
+            }
             Exit::Signal(name) => How::Signalled(signal_number(&name)?),
             Exit::Unknown => return None,
         };
-        // SSH does not tell what a program has used.
-        Some(zygote::Exit { how, cpu_time_us: None, peak_resident: None })
+        // SSH does not tell what a program has used; this is what was seen last, where it was measured.
+        let used = self.shared.meter.get().map(Meter::last);
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Some(zygote::Exit {
+            how,
+            cpu_time_us: used.map(|used| microseconds(used.cpu_time)),
+            peak_resident: used.map(|used| used.peak_memory),
+        })
     }
 }
 
