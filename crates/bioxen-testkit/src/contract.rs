@@ -35,9 +35,11 @@ pub mod values;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bioxen::{EndedBy, EvalError, Fleet, Interpreter, Run, Value, Vm, VmSpec};
+use bioxen::{EndedBy, EvalError, Fleet, Interpreter, Run, Value, Vm, VmSpec, VmState};
+use futures::future::BoxFuture;
+use nix::sys::signal::Signal;
 
-use crate::{block_on, fleet, interpreter};
+use crate::{PATIENCE, Process, Scratch, block_on, fleet, interpreter};
 
 /// What one kind of interpreter does in its own way, by design.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +98,53 @@ pub struct Subject {
     pub traits: Traits,
     spec: Box<dyn Fn(&str) -> VmSpec + Send + Sync>,
     made: AtomicUsize,
+    place: Option<Box<dyn Elsewhere>>,
+}
+
+/// Where VMs run whose processes are not simply this machine's.
+pub trait Elsewhere: Send + Sync {
+    /// A directory that they see at the same path as this test does, to read and to write.
+    fn shared(&self) -> PathBuf;
+
+    /// Sends a signal to a VM's worker, if there is one; tells whether there was.
+    fn signal(&self, vm: &Vm, signal: Signal) -> BoxFuture<'_, bool>;
+
+    /// Checks, once the fleet was shut down, that nothing of it is left.
+    fn check_that_nothing_is_left(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The worker of a VM that ran when this was made, for doing to it what its fleet does not expect.
+pub struct WorkerOf<'a> {
+    vm: &'a Vm,
+    place: Result<Process, &'a dyn Elsewhere>,
+}
+
+impl WorkerOf<'_> {
+    /// Sends it a signal; tells whether it was there.
+    pub async fn signal(&self, signal: Signal) -> bool {
+        match &self.place {
+            Ok(process) => {
+                let was_there = process.is_alive();
+                process.signal(signal);
+                was_there
+            }
+            Err(elsewhere) => elsewhere.signal(self.vm, signal).await,
+        }
+    }
+
+    /// Sends it a signal again and again until it is there no more.
+    ///
+    /// # Panics
+    ///
+    /// When it stays.
+    pub async fn signal_until_gone(&self, signal: Signal) {
+        let sending = async {
+            while self.signal(signal).await {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, sending).await.expect("the worker goes");
+    }
 }
 
 impl Subject {
@@ -122,7 +171,36 @@ impl Subject {
             .into_iter()
             .find(|(name, _)| *name == kind)
             .unwrap_or_else(|| panic!("no traits are known of `{kind}`"));
-        Self { fleet, traits, spec: Box::new(spec), made: AtomicUsize::new(0) }
+        Self { fleet, traits, spec: Box::new(spec), made: AtomicUsize::new(0), place: None }
+    }
+
+    /// The same, its VMs running in another place than this machine.
+    #[must_use]
+    pub fn elsewhere(mut self, place: impl Elsewhere + 'static) -> Self {
+        self.place = Some(Box::new(place));
+        self
+    }
+
+    /// An empty directory that VMs see at the same path, gone when the case is over.
+    pub fn scratch(&self) -> Scratch {
+        match &self.place {
+            Some(place) => Scratch::open_to_all(&place.shared()),
+            None => Scratch::new(),
+        }
+    }
+
+    /// The worker of a VM that runs.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn worker_of<'a>(&'a self, vm: &'a Vm) -> WorkerOf<'a> {
+        let place = match (vm.status(), &self.place) {
+            (VmState::Running { .. }, Some(place)) => Err(place.as_ref()),
+            (VmState::Running { process: Some(pid), .. }, None) => Ok(Process::of(pid)),
+            (other, _) => panic!("it is {other:?}"),
+        };
+        WorkerOf { vm, place }
     }
 
     /// The order for another VM of this subject.
@@ -199,6 +277,9 @@ pub fn run(subject: Option<Subject>, case: impl AsyncFnOnce(&Subject)) {
     block_on(async {
         case(&subject).await;
         subject.fleet.shutdown().await.expect("nothing is left");
+        if let Some(place) = &subject.place {
+            place.check_that_nothing_is_left().await;
+        }
     });
 }
 

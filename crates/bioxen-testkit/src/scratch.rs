@@ -12,6 +12,7 @@ pub struct Scratch {
     // Held for its clean-up.
     _directory: TempDir,
     path: PathBuf,
+    is_open: bool,
 }
 
 /// What can be seen of a file from outside: whatever changed it, changed one of these.
@@ -32,10 +33,34 @@ impl Scratch {
     /// When none can be made.
     #[expect(clippy::new_without_default, reason = "it touches the disk")]
     pub fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("bioxen-test-").tempdir();
+        Self::below(&std::env::temp_dir(), false)
+    }
+
+    /// An empty directory below another, where every user of this machine may read and write whatever is
+    /// made by the methods here.
+    ///
+    /// # Panics
+    ///
+    /// When none can be made.
+    pub fn open_to_all(above: &Path) -> Self {
+        Self::below(above, true)
+    }
+
+    fn below(above: &Path, is_open: bool) -> Self {
+        let directory = tempfile::Builder::new().prefix("bioxen-test-").tempdir_in(above);
         let directory = directory.expect("a temporary directory can be made");
         let path = directory.path().canonicalize().expect("the directory is there");
-        Self { _directory: directory, path }
+        let scratch = Self { _directory: directory, path, is_open };
+        scratch.open_up(&scratch.path, 0o777);
+        scratch
+    }
+
+    /// Lets everybody at it, where this is such a directory.
+    fn open_up(&self, path: &Path, mode: u32) {
+        if self.is_open {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(path, mode).expect("its owner may change it");
+        }
     }
 
     /// Its path.
@@ -55,8 +80,9 @@ impl Scratch {
     /// When it cannot be written.
     pub fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.at(name);
-        fs::create_dir_all(path.parent().expect("it is in the directory")).expect("can be made");
+        self.make_directories(path.parent().expect("it is in the directory"));
         fs::write(&path, contents).expect("a file can be written");
+        self.open_up(&path, 0o666);
         path
     }
 
@@ -67,8 +93,15 @@ impl Scratch {
     /// When it cannot be made.
     pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.at(name);
-        fs::create_dir_all(&path).expect("a directory can be made");
+        self.make_directories(&path);
         path
+    }
+
+    fn make_directories(&self, path: &Path) {
+        fs::create_dir_all(path).expect("a directory can be made");
+        for made in path.ancestors().take_while(|above| *above != self.path) {
+            self.open_up(made, 0o777);
+        }
     }
 
     /// Makes a symbolic link and returns its path.

@@ -50,6 +50,8 @@ fn find_or_build_for_guests() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(workspace()).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // It is copied into every guest that a test makes.
+    command.envs([("CARGO_PROFILE_DEV_OPT_LEVEL", "1"), ("CARGO_PROFILE_DEV_STRIP", "symbols")]);
     command.args([
         "build",
         "--quiet",

@@ -2,25 +2,15 @@
 
 use std::time::Duration;
 
-use bioxen::{EndedBy, EvalError, Limit, Limits, Run, Running, Stream, Vm, VmState};
+use bioxen::{EndedBy, EvalError, Limit, Limits, Run, Running, Stream, Vm};
 use bioxen_core::ByteSize;
 use nix::sys::signal::Signal;
 
 use super::{Subject, ended, failed, finished};
-use crate::{Process, eventually};
-
 /// Long enough for a busy machine to begin the run, short enough not to be waited for.
 const SHORT: Duration = Duration::from_millis(300);
 
 const ENDLESS: &str = "print('begun') local x = 0 while true do x = x + 1 end";
-
-/// The process of a running VM's worker.
-pub(super) fn worker_of(vm: &Vm) -> Process {
-    match vm.status() {
-        VmState::Running { process: Some(pid), .. } => Process::of(pid),
-        other => panic!("it is {other:?}"),
-    }
-}
 
 /// Starts code and waits until it has written something.
 pub(super) async fn begun(vm: &Vm, code: &str) -> Running {
@@ -166,7 +156,7 @@ pub async fn a_run_that_waits_for_input_can_be_cancelled(subject: &Subject) {
 pub async fn a_worker_that_is_killed_from_outside_is_told_as_killed(subject: &Subject) {
     let vm = subject.vm().await;
     let running = begun(&vm, ENDLESS).await;
-    worker_of(&vm).signal(Signal::SIGKILL);
+    assert!(subject.worker_of(&vm).signal(Signal::SIGKILL).await, "it was there");
     let run = ended(running.finish().await, EndedBy::Killed);
     assert_eq!(run.record.ending.exit_code, 137);
     assert!(run.record.ending.hint.is_some() && !run.record.ending.state_kept);
@@ -180,13 +170,8 @@ pub async fn a_worker_that_is_killed_from_outside_is_told_as_killed(subject: &Su
 pub async fn a_worker_that_crashes_is_told_as_crashed(subject: &Subject) {
     let vm = subject.vm().await;
     let running = begun(&vm, ENDLESS).await;
-    let worker = worker_of(&vm);
     // A program's runtime may look at the first one itself and take its handler away.
-    eventually("the worker is gone", || {
-        worker.signal(Signal::SIGSEGV);
-        !worker.is_alive()
-    })
-    .await;
+    subject.worker_of(&vm).signal_until_gone(Signal::SIGSEGV).await;
     let run = ended(running.finish().await, EndedBy::Crashed(11));
     assert_eq!(run.record.ending.exit_code, 139);
     vm.start().await.expect("it starts");
@@ -196,9 +181,7 @@ pub async fn a_worker_that_crashes_is_told_as_crashed(subject: &Subject) {
 pub async fn a_worker_that_dies_idle_is_noticed_by_the_next_run(subject: &Subject) {
     let vm = subject.vm().await;
     finished(vm.eval("x = 1").await);
-    let worker = worker_of(&vm);
-    worker.signal(Signal::SIGKILL);
-    eventually("the worker is gone", || !worker.is_alive()).await;
+    subject.worker_of(&vm).signal_until_gone(Signal::SIGKILL).await;
     match vm.eval("return x").await {
         Ok(run) => assert_eq!(run.record.ending.ended_by, EndedBy::Killed),
         Err(error) => assert!(matches!(error, EvalError::NotRunning { .. }), "{error}"),

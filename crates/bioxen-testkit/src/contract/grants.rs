@@ -6,7 +6,7 @@ use std::path::Path;
 use bioxen::{Grants, Script, Value};
 
 use super::{Subject, failed, finished, quoted, text};
-use crate::{Scratch, skip};
+use crate::skip;
 
 /// A call that is to be refused, and the flag that its message is to name.
 const REFUSED: &[(&str, &str)] = &[
@@ -50,7 +50,7 @@ pub async fn what_is_not_granted_is_refused_by_a_message_that_names_the_grant(su
 }
 
 pub async fn a_granted_file_can_be_read_and_not_written(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let (data, other) = (scratch.file("data.txt", b"a\0b\xff\n"), scratch.file("other.txt", "no"));
     let vm = subject.vm_with(|spec| spec.grants(Grants::none().read(&data))).await;
     let read = |path: &Path| format!("assert(io.open({})):read('*a')", quoted(path));
@@ -65,7 +65,7 @@ pub async fn a_granted_file_can_be_read_and_not_written(subject: &Subject) {
 }
 
 pub async fn a_granted_directory_covers_all_below_it(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     scratch.file("in/deep/down/data.txt", "deep");
     scratch.file("in-not/data.txt", "beside");
     let vm = subject.vm_with(|spec| spec.grants(Grants::none().read(scratch.at("in")))).await;
@@ -81,7 +81,7 @@ pub async fn a_granted_directory_covers_all_below_it(subject: &Subject) {
 }
 
 pub async fn files_can_be_made_changed_and_removed_where_writing_is_granted(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let out = scratch.directory("out");
     let vm = subject.vm_with(|spec| spec.grants(Grants::none().write(&out))).await;
     let code = format!(
@@ -102,7 +102,7 @@ pub async fn files_can_be_made_changed_and_removed_where_writing_is_granted(subj
 }
 
 pub async fn what_was_written_is_in_the_file_when_the_run_is_over(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let vm = subject.vm_with(|spec| spec.grants(Grants::none().write(scratch.path()))).await;
     let code =
         |name: &str| format!("f = assert(io.open({}, 'w')) f:write('x')", quoted(scratch.at(name)));
@@ -111,7 +111,7 @@ pub async fn what_was_written_is_in_the_file_when_the_run_is_over(subject: &Subj
 }
 
 pub async fn a_file_that_is_granted_for_writing_need_not_be_there(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let path = scratch.at("result.txt");
     let vm = subject.vm_with(|spec| spec.grants(Grants::none().write(&path))).await;
     let code = format!("assert(io.open({}, 'w')):write('result')", quoted(&path));
@@ -122,7 +122,7 @@ pub async fn a_file_that_is_granted_for_writing_need_not_be_there(subject: &Subj
 }
 
 pub async fn relative_grants_start_from_the_working_directory(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     scratch.file("home/data.txt", "relative");
     let order = |spec: bioxen::VmSpec| {
         spec.working_directory(scratch.at("home")).grants(Grants::none().read("data.txt"))
@@ -145,7 +145,7 @@ pub async fn granted_variables_are_seen_and_no_others(subject: &Subject) {
 }
 
 pub async fn modules_of_a_granted_directory_can_be_required(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     scratch.file(
         "gc.lua",
         "local M = {} function M.count(s) return select(2, s:gsub('[GC]', '')) end \

@@ -66,7 +66,7 @@ pub async fn a_program_can_be_read_from(subject: &Subject) {
 }
 
 pub async fn a_program_can_be_written_to(subject: &Subject) {
-    let scratch = crate::Scratch::new();
+    let scratch = subject.scratch();
     let out = scratch.file("out.txt", "");
     let vm = subject
         .vm_with(|spec| {
@@ -101,7 +101,7 @@ pub async fn programs_see_the_variables_of_the_run_and_no_others(subject: &Subje
 }
 
 pub async fn programs_start_in_the_working_directory(subject: &Subject) {
-    let scratch = crate::Scratch::new();
+    let scratch = subject.scratch();
     let there = scratch.directory("there");
     let vm = subject
         .vm_with(|spec| {

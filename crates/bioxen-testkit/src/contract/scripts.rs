@@ -7,7 +7,7 @@ use bioxen::{EndedBy, EvalError, Grants, Limit, Limits, Script, Value};
 use tokio::io::AsyncWriteExt;
 
 use super::{Subject, ended, failed, finished, text};
-use crate::{Scratch, skip};
+use crate::skip;
 
 pub async fn arguments_arrive_as_any_bytes(subject: &Subject) {
     let vm = subject.vm().await;
@@ -97,7 +97,7 @@ pub async fn standard_input_can_come_from_a_reader_as_it_is_asked_for(subject: &
 }
 
 pub async fn relative_paths_start_from_the_working_directory(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     scratch.file("here/data.txt", "here");
     scratch.file("there/data.txt", "there");
     let (here, there) = (scratch.at("here"), scratch.at("there"));
@@ -124,7 +124,7 @@ pub async fn variables_of_a_run_are_seen_by_it_alone(subject: &Subject) {
 }
 
 pub async fn a_script_may_be_in_a_file(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let code = "#!/usr/bin/env lua\nprint(...)\nerror('on line three')";
     let path = scratch.file("script.lua", code);
     let vm = subject.vm().await;
@@ -137,7 +137,7 @@ pub async fn a_script_may_be_in_a_file(subject: &Subject) {
 }
 
 pub async fn a_script_that_cannot_be_read_is_a_typed_error(subject: &Subject) {
-    let scratch = Scratch::new();
+    let scratch = subject.scratch();
     let vm = subject.vm().await;
     let kinds = [
         (scratch.at("missing.lua"), io::ErrorKind::NotFound),
