@@ -32,6 +32,13 @@ use crate::watchdog::Watch;
 /// Embedded workers end themselves after 50 ms; this is behind that.
 const PATIENCE: Duration = Duration::from_millis(90);
 
+/// The same for a worker that is not on this machine: its word takes a way that may be long or busy.
+const PATIENCE_ELSEWHERE: Duration = Duration::from_secs(1);
+
+fn patience(machine: &dyn Machine) -> Duration {
+    if machine.process().is_some() { PATIENCE } else { PATIENCE_ELSEWHERE }
+}
+
 /// Bytes of standard input that are sent at once.
 const INPUT_AT_ONCE: usize = 64 << 10;
 
@@ -246,7 +253,7 @@ impl Evaluation {
         let machine = Arc::clone(&open.machine);
         let cpu_limit = context.limits.cpu_time.bound().filter(|_| is_program);
         let cpu = cpu_limit.map(|limit| (limit, machine.cpu_time().unwrap_or_default()));
-        let grace = if is_program { Duration::ZERO } else { PATIENCE };
+        let grace = if is_program { Duration::ZERO } else { patience(&*machine) };
         let kill_at = wall_time.map(|limit| clock + limit + grace);
         let watch = watchdog.watch(Arc::clone(&machine), kill_at, cpu);
         let send = open.send(&request).await;
@@ -509,7 +516,7 @@ impl InProgress {
             // An interpreter of another kind does not listen while it runs code.
             return self.watch.kill_now(EndedBy::Cancelled);
         }
-        self.watch.kill_by(Instant::now() + PATIENCE, EndedBy::Cancelled);
+        self.watch.kill_by(Instant::now() + patience(&*self.machine), EndedBy::Cancelled);
         if let Some(connection) = self.turn.connection() {
             // When this fails the worker is gone, which is heard next.
             let _ = connection.send(&Request::Cancel(self.number)).await;
