@@ -12,11 +12,13 @@ use bioxen_core::{Digest, MachineFacts, VmName, VmSpec, VmType};
 use futures::future::join_all;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
+use xenapi::enums::VmPowerState;
 use xenapi::mirror::View;
 use xenapi::{Ref, class};
 
 use crate::configuration::Configuration;
 use crate::connected_pool::{Care, ConnectedPool};
+use crate::machine::{Machine, MachineError};
 use crate::making::{
     self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, RemovalError,
     WorkerSource, address_of,
@@ -46,10 +48,14 @@ const ADDRESS_WITHIN: Duration = Duration::from_mins(5);
 /// use bioxen_core::VmSpec;
 /// use bioxen_xcp::{Configuration, XcpngBackend};
 ///
-/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let configuration = Configuration::read("/home/ada/.config/bioxen/config.toml")?;
 /// let backend = Arc::new(XcpngBackend::builder(configuration).build());
-/// // let fleet = bioxen::Fleet::builder().backend(backend).build();
+/// let fleet = bioxen::Fleet::builder().backend(backend).build();
+/// let spec = VmSpec::xcpng("assembler")?.template("debian-12-cloud").vcpus(4);
+/// let vm = fleet.create(spec).await?;
+/// println!("{:?}", vm.eval("return _VERSION").await?.record.values);
+/// fleet.shutdown().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -272,6 +278,10 @@ impl XcpngBackend {
         let present = if let Some(present) = there {
             present
         } else {
+            held.switch_on().await.map_err(|error| {
+                let hint = error.hint().unwrap_or_else(|| "start it on its pool".into());
+                failed(hint, error.into())
+            })?;
             let (address, source) = held.address().await.map_err(|error| {
                 let hint = "see that it runs, and that its guest tools do".to_owned();
                 failed(hint, error.into())
@@ -293,6 +303,16 @@ impl XcpngBackend {
 }
 
 impl Held {
+    /// Starts it where it stands still.
+    async fn switch_on(&self) -> Result<(), MachineError> {
+        let record = self.pool.mirror().get(&self.vm);
+        let Some(record) = record.filter(|vm| vm.power_state != VmPowerState::Running) else {
+            return Ok(());
+        };
+        Machine::find(&self.pool, &record.uuid)?.start(None).await?;
+        Ok(())
+    }
+
     /// Where it is now: it may have been restarted since.
     async fn address(&self) -> Result<(IpAddr, AddressSource), xenapi::mirror::WaitError> {
         if let Some(fixed) = self.fixed {

@@ -34,6 +34,16 @@ async fn a_guest_that_is_reset_in_the_middle_of_a_run_can_be_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_somebody_turned_off_is_started_again() {
+    let lab = Lab::new().await;
+    let vm = lab.vm("gc").await;
+    let running = begun(&vm).await;
+    lab.onlooker.vm().hard_shutdown(&lab.machine().await).await.unwrap();
+    is_lost_and_can_be_started(&vm, running).await;
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_restarts_by_itself_in_the_middle_of_a_run_can_be_used_again() {
     let lab = Lab::new().await;
     let vm = lab.vm("gc").await;
