@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod eval;
 mod man;
+mod network;
 mod pool;
 mod repl;
 mod run;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Repl(repl::Arguments),
     Demo(demo::Arguments),
     Vm(vm::Arguments),
+    Network(network::Arguments),
     Pool(pool::Arguments),
     Config(config::Arguments),
     #[cfg(target_os = "linux")]
@@ -47,6 +49,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Repl(arguments) => repl::execute(&arguments),
         Command::Demo(arguments) => demo::execute(&arguments),
         Command::Vm(arguments) => vm::execute(arguments),
+        Command::Network(arguments) => network::execute(&arguments),
         Command::Pool(arguments) => pool::execute(&arguments),
         Command::Config(arguments) => config::execute(&arguments),
         #[cfg(target_os = "linux")]

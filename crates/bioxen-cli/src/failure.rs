@@ -4,21 +4,24 @@
 //! the exit code.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-
 use std::time::Duration;
 
 use bioxen::{CreateError, EvalError, StartVmError, VmName, VmType};
 use bioxen_state::StateError;
 use bioxen_xcp::import::ImportError;
-use bioxen_xcp::machine::MachineError;
+use bioxen_xcp::machine::{MachineError, Refusal};
 use bioxen_xcp::making::MakeError;
+use bioxen_xcp::networks::NetworkError;
 use bioxen_xcp::plan::PlanError;
 use bioxen_xcp::ssh::files::FileError;
+use bioxen_xcp::ssh::{InvalidKey, PublicKey, SshError};
 use bioxen_xcp::{
     ConfigurationError, Endpoint, Fingerprint, PoolError, SecretError, SettingsError,
 };
+use xenapi::ConsoleError;
 
 #[cfg(target_os = "linux")]
 use crate::commands::SimulatorError;
@@ -92,6 +95,8 @@ pub(crate) enum Failure {
     WaitTimeout { vm: VmName, after: Duration },
     #[error(transparent)]
     Machine(Box<MachineError>),
+    #[error(transparent)]
+    Network(Box<NetworkError>),
     #[error("nothing is remembered of how the guest of vm `{vm}` is entered")]
     NoEntry { vm: VmName },
     #[error("`{option}` is about a virtual machine, and a vm of type `basic` has none")]
@@ -102,6 +107,30 @@ pub(crate) enum Failure {
     Lost { vm: VmName },
     #[error(transparent)]
     File(Box<FileError>),
+    #[error(transparent)]
+    Ssh(Box<SshError>),
+    #[error(transparent)]
+    Copy(Box<FileError>),
+    #[error("the key in `{}` cannot be used", path.display())]
+    Key { path: PathBuf, source: InvalidKey },
+    #[error("the SSH server at {address} shows the host key {}, and nothing says whether to trust it", found.fingerprint())]
+    UnknownHostKey { address: IpAddr, found: PublicKey },
+    #[error("neither the source nor the target is in a vm")]
+    NoVmInCopy,
+    #[error("could not keep something in a file for the moment")]
+    Temporary(#[source] io::Error),
+    #[error("there is no `ssh` on this machine")]
+    NoOpenSsh,
+    #[error("could not run `ssh`")]
+    OpenSsh(#[source] io::Error),
+    #[error("could not find out which consoles vm `{vm}` has")]
+    Consoles { vm: String, source: xenapi::Error },
+    #[error("vm `{vm}` has no such console")]
+    NoConsole { vm: String },
+    #[error(transparent)]
+    Console(Box<ConsoleError>),
+    #[error("could not listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
     #[error("{what}")]
     NotConfirmed { what: String },
     #[error("`{}` is no path", path.display())]
@@ -117,6 +146,16 @@ impl Failure {
     /// What a machine said.
     pub(crate) fn machine(error: MachineError) -> Self {
         Self::Machine(Box::new(error))
+    }
+
+    /// What a guest said over SSH.
+    pub(crate) fn ssh(error: SshError) -> Self {
+        Self::Ssh(Box::new(error))
+    }
+
+    /// What a network said.
+    pub(crate) fn network(error: NetworkError) -> Self {
+        Self::Network(Box::new(error))
     }
 
     /// What writing to standard output came to.
@@ -140,11 +179,19 @@ impl Failure {
             #[cfg(target_os = "linux")]
             Self::Simulator(_) => 1,
             Self::State(error) if error.is_missing() => 3,
-            Self::Machine(error) => match error.as_ref() {
-                MachineError::NotFound { .. } | MachineError::Gone { .. } => 3,
-                MachineError::Refused { .. } => 4,
+            Self::Machine(error) => of_machine(error),
+            Self::Network(error) => of_network(error),
+            Self::Ssh(error) => of_ssh(error),
+            Self::Copy(error) => match error.as_ref() {
+                FileError::Ssh(error) => of_ssh(error),
+                FileError::Remote { missing: true, .. } => 3,
                 _ => 1,
             },
+            Self::Key { .. } | Self::NoVmInCopy => 2,
+            Self::UnknownHostKey { .. } => 5,
+            Self::NoConsole { .. } => 4,
+            Self::Console(_) | Self::Consoles { .. } | Self::Listen { .. } => 1,
+            Self::Temporary(_) | Self::NoOpenSsh | Self::OpenSsh(_) => 125,
             Self::State(StateError::Duplicate { .. }) | Self::NoEntry { .. } => 4,
             Self::NeedsDaemon { .. }
             | Self::NeedsMachine { .. }
@@ -236,6 +283,25 @@ impl Failure {
                 Some(format!("it stays as it is; look at `bioxen vm show {vm}`, or wait again"))
             }
             Self::Machine(error) => error.hint(),
+            Self::Network(error) => error.hint(),
+            Self::Ssh(error) => Some(error.hint()),
+            Self::Copy(error) => Some(error.hint()),
+            Self::Key { source, .. } => Some(source.hint().to_owned()),
+            Self::UnknownHostKey { found, .. } => Some(format!(
+                "compare it with the guest's own, then give it: `--host-key '{found}'`"
+            )),
+            Self::NoVmInCopy => Some("write NAME:PATH for a path in a VM".into()),
+            Self::Temporary(_) => Some("set TMPDIR to a directory with room".into()),
+            Self::NoOpenSsh | Self::OpenSsh(_) => Some(
+                "install OpenSSH's client: `apt install openssh-client`, or `dnf install openssh-clients`"
+                    .into(),
+            ),
+            Self::Consoles { source, .. } => source.hint(),
+            Self::NoConsole { vm } => {
+                Some(format!("start it, or see `bioxen vm console {vm}` for what it has"))
+            }
+            Self::Console(error) => error.hint(),
+            Self::Listen { .. } => Some("choose another port".into()),
             Self::NoEntry { vm } => Some(format!(
                 "delete it with `bioxen vm delete {vm}` and make it again, or adopt it with a key"
             )),
@@ -271,5 +337,56 @@ impl Failure {
             failure => failure.report().error(),
         }
         ExitCode::from(self.exit_code())
+    }
+}
+
+/// What the shell sees where something did not become of a machine.
+fn of_machine(error: &MachineError) -> u8 {
+    match error {
+        MachineError::NotFound { .. } | MachineError::Gone { .. } => 3,
+        MachineError::Ambiguous { .. } | MachineError::NotAVm { .. } => 2,
+        MachineError::Refused { reason, .. } => match reason.as_ref() {
+            Refusal::NoSuchHost { .. } | Refusal::NoSuchSnapshot { .. } => 3,
+            Refusal::AmbiguousHost { .. }
+            | Refusal::AmbiguousSnapshot { .. }
+            | Refusal::Size { .. }
+            | Refusal::Shrink { .. } => 2,
+            _ => 4,
+        },
+        MachineError::State { .. } => 4,
+        error if error.is_timeout() => 124,
+        _ => 1,
+    }
+}
+
+/// What the shell sees where something did not become of a network.
+fn of_network(error: &NetworkError) -> u8 {
+    match error {
+        NetworkError::NotFound { .. } => 3,
+        NetworkError::NameTaken { .. }
+        | NetworkError::VlanTaken { .. }
+        | NetworkError::NotOurs { .. }
+        | NetworkError::InUse { .. } => 4,
+        NetworkError::Name { .. }
+        | NetworkError::Tag { .. }
+        | NetworkError::Ambiguous { .. }
+        | NetworkError::NotPhysical { .. } => 2,
+        _ => 1,
+    }
+}
+
+/// What the shell sees where a guest was not spoken to.
+fn of_ssh(error: &SshError) -> u8 {
+    match error {
+        SshError::Command { .. } => 2,
+        SshError::LoginRefused { .. } | SshError::Refused { .. } => 6,
+        SshError::Agent { .. } => 1,
+        SshError::Connect { .. }
+        | SshError::Timeout { .. }
+        | SshError::WrongHostKey { .. }
+        | SshError::NothingInCommon { .. }
+        | SshError::Handshake { .. }
+        | SshError::Lost { .. } => 5,
+        _ => 1,
     }
 }

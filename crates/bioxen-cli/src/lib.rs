@@ -16,6 +16,7 @@ mod execution;
 mod failure;
 mod fleet;
 mod json;
+mod leftovers;
 mod logs;
 mod machine_options;
 mod output;

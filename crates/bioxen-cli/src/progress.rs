@@ -1,7 +1,8 @@
-//! The steps of making a VM, shown on standard error as they happen.
+//! The steps of making a VM and how far a copy is, shown on standard error as they happen.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bioxen::Event;
 use bioxen_core::backend::Report;
@@ -11,6 +12,9 @@ use crate::shown;
 
 /// What clears the line that the cursor is on.
 const CLEAR: &str = "\r\x1b[K";
+
+/// How often at most something that changes is shown.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Nobody is shown anything.
 pub(crate) fn silent() -> Report {
@@ -72,4 +76,41 @@ pub(crate) fn lines() -> Report {
         };
         print(&line);
     })
+}
+
+/// How far a copy is, shown on a terminal. The line is gone when this is dropped.
+pub(crate) struct Transfer {
+    shows: bool,
+    began: Instant,
+    shown: Option<Instant>,
+}
+
+/// A copy that begins now.
+pub(crate) fn transfer(quiet: bool) -> Transfer {
+    let shows = !quiet && io::stderr().is_terminal();
+    Transfer { shows, began: Instant::now(), shown: None }
+}
+
+impl Transfer {
+    /// So many bytes are there.
+    pub(crate) fn at(&mut self, bytes: u64) {
+        let now = Instant::now();
+        if !self.shows || self.shown.is_some_and(|shown| now - shown < BETWEEN) {
+            return;
+        }
+        self.shown = Some(now);
+        let rate = bytes as f64 / (now - self.began).as_secs_f64().max(0.001);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is shown")]
+        let rate = shown::size(rate as u64);
+        let line = format!("{CLEAR}  {} copied, {rate} a second", shown::size(bytes));
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            let _ = io::stderr().lock().write_all(CLEAR.as_bytes());
+        }
+    }
 }

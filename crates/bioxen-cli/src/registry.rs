@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bioxen::{VmName, VmSpec};
 use bioxen_core::MachineSpec;
 use bioxen_state::{Address, Controller, KnownBy, NewVm, Source, State, StateError, Vm};
 use bioxen_xcp::machine::MachineError;
-use bioxen_xcp::making::{AddressSource, Entry, Journal, JournalError, Known};
-use bioxen_xcp::ssh::ClientKey;
+use bioxen_xcp::making::{self, AddressSource, Entry, Journal, JournalError, Known};
+use bioxen_xcp::ssh::{ClientKey, Connection};
 use bioxen_xcp::tags::{making_label, read_making_label};
 use bioxen_xcp::{Care, Configuration, ConnectedPool, Machine};
 use xenapi::class;
@@ -118,6 +119,23 @@ impl Remembered {
         })
     }
 
+    /// Where its guest is now; waits this long for it to tell.
+    pub(crate) async fn address(&self, patience: Duration) -> Result<IpAddr, Failure> {
+        match self.fixed_address() {
+            Some(address) => Ok(address),
+            None => self.machine.clone().within(patience).address().await.map_err(Failure::machine),
+        }
+    }
+
+    /// Logs in to its guest; gives up after this time.
+    pub(crate) async fn connection(&self, patience: Duration) -> Result<Connection, Failure> {
+        let entry = self.entry()?;
+        let began = Instant::now();
+        let address = self.address(patience).await?;
+        let left = patience.saturating_sub(began.elapsed());
+        making::reach(address, &entry, left).await.map_err(Failure::ssh)
+    }
+
     /// What is known of it, for finishing it.
     pub(crate) fn known(&self) -> Result<Known, Failure> {
         let making = self.row.making_label().and_then(read_making_label);
@@ -136,6 +154,13 @@ impl Remembered {
     pub(crate) async fn close(&self) {
         close(&self.pool).await;
     }
+}
+
+/// A pool's own identity.
+pub(crate) fn pool_uuid(pool: &ConnectedPool) -> String {
+    let view = pool.mirror().view();
+    let uuid = view.iter::<class::Pool>().next().map(|(_, pool)| pool.uuid.clone());
+    uuid.unwrap_or_default()
 }
 
 /// Logs out. What was done stays done.
@@ -161,13 +186,11 @@ impl RegistryJournal {
         pool: &ConnectedPool,
         spec: &VmSpec,
     ) -> Self {
-        let view = pool.mirror().view();
-        let uuid = view.iter::<class::Pool>().next().map(|(_, pool)| pool.uuid.clone());
         Self {
             state: Arc::clone(&registry.state),
             controller: controller.id(),
             pool: pool.name().to_string(),
-            pool_uuid: uuid.unwrap_or_default(),
+            pool_uuid: pool_uuid(pool),
             spec: spec.clone(),
         }
     }

@@ -18,6 +18,13 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// An age in its two largest units: `3days 4h`, `12s`.
+pub(crate) fn age(seconds: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    let parts: Vec<&str> = text.split(' ').take(2).collect();
+    parts.join(" ")
+}
+
 /// A size in the unit that suits it: `512 B`, `1.5 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
@@ -61,6 +68,11 @@ mod tests {
     fn durations_are_shown_in_the_unit_that_suits_them() {
         let shown = [730, 1_234, 45_600, 1_500_000].map(|us| duration(Duration::from_micros(us)));
         assert_eq!(shown, ["730 µs", "1.23 ms", "46 ms", "1.50 s"]);
+    }
+
+    #[test]
+    fn ages_have_two_units_at_most() {
+        assert_eq!([0, 59, 3_605, 90_061].map(age), ["0s", "59s", "1h 5s", "1day 1h"]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use error::{Cause, MachineError, Refusal};
 pub use find::Candidate;
 pub(crate) use find::near;
 pub use power::{Rebooted, Started, Stop, Stopped, WhyHard};
-pub use resizing::{Resize, Resized, Size};
+pub use resizing::{Resize, ResizePlan, Resized, Size};
 pub use snapshots::{Restored, Snapshot};
 
 /// How long a verb may take unless [`Machine::within`] says otherwise.

@@ -5,11 +5,14 @@
 //!   └───────────┴──────────┴───────┴───────┴─────────┴───────┴─────────┴────────┴─────────┴──────────┴────────┴──▶ undo
 //! ```
 //!
+//! A copy of another machine is made by the same steps, but that it has its sizes and interfaces already.
+//!
 //! Each step has a deadline and is told of when it begins and when it ends. Whatever fails, and when
 //! whoever waits for it goes away, all that was made is removed again. What a controller that was killed
 //! leaves behind is found by its name or its [tags](crate::tags).
 
 mod address;
+mod copying;
 mod error;
 mod guest;
 mod machine;
@@ -33,12 +36,14 @@ use xenapi::{Ref, Task, class};
 
 pub use address::AddressSource;
 pub(crate) use address::address_of;
+pub use copying::{copy_spec, make_copy, start_copy};
 pub use error::{Cause, JournalError, MakeError};
 pub use guest::{GuestLua, LuaError, copy_in, reach, start_lua};
 pub use removal::{RemovalError, remove_machine};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 
 use crate::connected_pool::ConnectedPool;
+use crate::machine::Machine;
 use crate::plan::{Deadlines, Plan, PoolView, StepKind};
 use crate::ssh::{ClientKey, Connection, PublicKey};
 use crate::tags::Tags;
@@ -157,10 +162,7 @@ enum Until {
 ///
 /// When this fails, or its future is dropped, it is as with [`make`].
 pub async fn start(order: MakeOrder) -> Result<Known, MakeError> {
-    match attempt(order, Until::Started).await? {
-        Outcome::Started(known) => Ok(*known),
-        Outcome::Lua(made) => Ok(made.known),
-    }
+    Ok(attempt(order, Origin::Template, Until::Started).await?.known())
 }
 
 /// Waits for the guest of a machine that was started, and starts Lua in it. A repeat does the same again.
@@ -168,7 +170,8 @@ pub async fn start(order: MakeOrder) -> Result<Known, MakeError> {
 /// When this fails the machine stays as it is.
 pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Result<Made, MakeError> {
     let (_alive, abandoned) = watch::channel(());
-    let attempt = Attempt { order, making: known.making, abandoned };
+    let (origin, making) = (Origin::Template, known.making);
+    let attempt = Attempt { order, origin, making, abandoned };
     let seed = attempt.seed_of(&vm);
     let mut progress = Progress { vm: Some(vm), seed, known: Some(known), ..Progress::default() };
     let lua = async {
@@ -189,10 +192,15 @@ pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Resul
 /// When this fails, what had been made is removed first; the error says if some of it could not be.
 /// When its future is dropped, the same happens behind it: [`ConnectedPool::settled`] waits for that.
 pub async fn make(order: MakeOrder) -> Result<Made, MakeError> {
-    match attempt(order, Until::Lua).await? {
-        Outcome::Lua(made) => Ok(*made),
-        Outcome::Started(_) => unreachable!("it was to go on to Lua"),
-    }
+    Ok(attempt(order, Origin::Template, Until::Lua).await?.made())
+}
+
+/// What a machine is made from.
+enum Origin {
+    /// The template that the plan names.
+    Template,
+    /// Another machine.
+    Machine(Box<Machine>),
 }
 
 /// What came of an attempt.
@@ -201,12 +209,29 @@ enum Outcome {
     Lua(Box<Made>),
 }
 
-async fn attempt(order: MakeOrder, until: Until) -> Result<Outcome, MakeError> {
+impl Outcome {
+    fn known(self) -> Known {
+        match self {
+            Self::Started(known) => *known,
+            Self::Lua(made) => made.known,
+        }
+    }
+
+    fn made(self) -> Made {
+        match self {
+            Self::Lua(made) => *made,
+            Self::Started(_) => unreachable!("it was to go on to Lua"),
+        }
+    }
+}
+
+async fn attempt(order: MakeOrder, origin: Origin, until: Until) -> Result<Outcome, MakeError> {
     let (alive, abandoned) = watch::channel(());
     let busy = order.pool.busy();
     let task = tokio::spawn(async move {
         let _busy = busy;
-        Attempt { order, making: Uuid::now_v7(), abandoned }.run(until).await
+        let making = Uuid::now_v7();
+        Attempt { order, origin, making, abandoned }.run(until).await
     });
     let made = task.await;
     drop(alive);
@@ -231,6 +256,7 @@ struct Progress {
 
 struct Attempt {
     order: MakeOrder,
+    origin: Origin,
     making: Uuid,
     /// Closed once nobody waits for it any more.
     abandoned: watch::Receiver<()>,
@@ -285,7 +311,10 @@ impl Attempt {
     ) -> Result<Option<(Connection, GuestLua)>, (Option<StepKind>, Cause)> {
         let resolved = async {
             let view = PoolView::of(&self.order.pool.mirror().view());
-            Plan::new(&self.order.spec, &view).map_err(Cause::from)
+            match &self.origin {
+                Origin::Template => Plan::new(&self.order.spec, &view).map_err(Cause::from),
+                Origin::Machine(machine) => copying::plan(&self.order.spec, machine),
+            }
         };
         let mut timeline = Vec::new();
         let plan = Arc::new(self.step(StepKind::Resolve, &mut timeline, resolved).await?);
@@ -299,7 +328,10 @@ impl Attempt {
             seed: None,
             ready: false,
         });
-        self.on_the_pool(&plan, progress).await?;
+        match &self.origin {
+            Origin::Template => self.on_the_pool(&plan, progress).await?,
+            Origin::Machine(machine) => self.copy_on_the_pool(machine, &plan, progress).await?,
+        }
         if until == Until::Started {
             return Ok(None);
         }

@@ -234,15 +234,8 @@ pub async fn create_vlan(
     on: &str,
     tag: u16,
 ) -> Result<Created, NetworkError> {
-    check_name(pool, name)?;
-    if !VLAN_TAGS.contains(&tag) {
-        return Err(NetworkError::Tag { name: name.into(), tag });
-    }
+    let below = place_of_vlan(pool, name, on, tag).await?;
     let step = Step { pool, name, verb: "create" };
-    let pifs = pool.client().pif().get_all_records().timeout(PATIENCE).await;
-    let pifs = pifs.map_err(|source| step.failed(source))?;
-    let networks = pool.mirror().snapshot::<class::Network>();
-    let below = below(&pifs, &networks, on, tag)?;
     let (network, uuid) = create(pool, name).await?;
     let made = step
         .run(|client| client.pool().create_vlan_from_pif(&below, &network, i64::from(tag)))
@@ -256,6 +249,38 @@ pub async fn create_vlan(
             Err(step.failed(cause))
         }
     }
+}
+
+/// Finds out whether [`create_internal`] could make it, and changes nothing.
+pub fn check_internal(pool: &ConnectedPool, name: &str) -> Result<(), NetworkError> {
+    check_name(pool, name)
+}
+
+/// Finds out whether [`create_vlan`] could make it, and changes nothing.
+pub async fn check_vlan(
+    pool: &ConnectedPool,
+    name: &str,
+    on: &str,
+    tag: u16,
+) -> Result<(), NetworkError> {
+    place_of_vlan(pool, name, on, tag).await.map(drop)
+}
+
+/// Refuses a VLAN that cannot be, and finds what it goes onto.
+async fn place_of_vlan(
+    pool: &ConnectedPool,
+    name: &str,
+    on: &str,
+    tag: u16,
+) -> Result<Ref<class::Pif>, NetworkError> {
+    check_name(pool, name)?;
+    if !VLAN_TAGS.contains(&tag) {
+        return Err(NetworkError::Tag { name: name.into(), tag });
+    }
+    let step = Step { pool, name, verb: "create" };
+    let pifs = pool.client().pif().get_all_records().timeout(PATIENCE).await;
+    let pifs = pifs.map_err(|source| step.failed(source))?;
+    below(&pifs, &pool.mirror().snapshot::<class::Network>(), on, tag)
 }
 
 /// The interface of a host that a VLAN goes onto, or why it cannot.
@@ -333,15 +358,8 @@ async fn create(
 /// Deletes a network that was made here, given by name or uuid. Refused as long as interfaces of VMs
 /// are on it.
 pub async fn delete(pool: &ConnectedPool, name_or_uuid: &str) -> Result<Done, NetworkError> {
-    let (network, record) = choose(pool, name_or_uuid)?;
+    let (network, record) = deletable(pool, name_or_uuid)?;
     let name = record.name_label.as_str();
-    if !is_ours(pool, &record) {
-        return Err(NetworkError::NotOurs { name: name.into() });
-    }
-    let users = users(pool, &record);
-    if !users.is_empty() {
-        return Err(NetworkError::InUse { name: name.into(), users });
-    }
     let step = Step { pool, name, verb: "delete" };
     match remove(&step, &network).await {
         Ok(done) => Ok(done),
@@ -358,6 +376,28 @@ pub async fn delete(pool: &ConnectedPool, name_or_uuid: &str) -> Result<Done, Ne
         }
         Err(cause) => Err(step.failed(cause)),
     }
+}
+
+/// Finds out whether [`delete`] could remove it, and changes nothing.
+pub fn check_deletion(pool: &ConnectedPool, name_or_uuid: &str) -> Result<(), NetworkError> {
+    deletable(pool, name_or_uuid).map(drop)
+}
+
+/// The network of this name or uuid, if it is ours and unused.
+fn deletable(
+    pool: &ConnectedPool,
+    name_or_uuid: &str,
+) -> Result<(Ref<class::Network>, Arc<network::Record>), NetworkError> {
+    let (network, record) = choose(pool, name_or_uuid)?;
+    let name = record.name_label.as_str();
+    if !is_ours(pool, &record) {
+        return Err(NetworkError::NotOurs { name: name.into() });
+    }
+    let users = users(pool, &record);
+    if !users.is_empty() {
+        return Err(NetworkError::InUse { name: name.into(), users });
+    }
+    Ok((network, record))
 }
 
 fn choose(

@@ -13,7 +13,11 @@ use xenapi::{Map, vm, vm_guest_metrics};
 use super::disks::{Disk, bytes, disks};
 use super::snapshots::{Snapshot, snapshots};
 use super::{Machine, MachineError, PowerState};
+use crate::making::address_of;
 use crate::tags::Tags;
+
+/// What waiting for an address is called in messages.
+pub(super) const LEARN_ADDRESS: &str = "learn the address of";
 
 /// A VM as the pool has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,6 +94,22 @@ impl Machine {
             started: started.filter(|time| *time != Timestamp::UNIX_EPOCH),
             template: record.other_config.get("base_template_name").cloned(),
         })
+    }
+}
+
+impl Machine {
+    /// Where its guest can be reached: waits until its tools have told that. It must run.
+    pub async fn address(&self) -> Result<IpAddr, MachineError> {
+        let step = self.step(LEARN_ADDRESS);
+        let state = self.record()?.power_state.clone();
+        if state != VmPowerState::Running {
+            return Err(step.in_state(&state));
+        }
+        let mirror = self.pool.mirror();
+        let told = mirror.wait_until("its guest to tell its address", step.left(), |view| {
+            address_of(view, &self.reference)
+        });
+        told.await.map_err(|source| step.failed(source))
     }
 }
 

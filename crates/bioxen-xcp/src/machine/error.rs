@@ -7,6 +7,7 @@ use uuid::Uuid;
 use xenapi::mirror::WaitError;
 use xenapi::{Failure, FailureKind, TaskError};
 
+use super::details::LEARN_ADDRESS;
 use super::{Candidate, PowerState};
 
 /// Why something did not become of a VM.
@@ -390,7 +391,24 @@ impl MachineError {
                 Some("stop or move a VM, take less memory, or bring a host back".into())
             }
             Self::NoTurn { .. } => Some("try again when the pool is less busy".into()),
+            Self::Pool { step: LEARN_ADDRESS, .. } => {
+                Some("see that its guest has booted, and that guest tools run in it".into())
+            }
             Self::Pool { source, .. } => source.hint(),
+        }
+    }
+
+    /// Whether it took longer than it might.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::NoTurn { .. } => true,
+            Self::Pool { source, .. } => {
+                matches!(
+                    source.as_ref(),
+                    Cause::Task(TaskError::Timeout { .. }) | Cause::Wait(WaitError::Timeout { .. })
+                )
+            }
+            _ => false,
         }
     }
 

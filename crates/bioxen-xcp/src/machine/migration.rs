@@ -1,5 +1,7 @@
 //! Moving a running VM to another host of its pool.
 
+use std::sync::Arc;
+
 use bioxen_core::ByteSize;
 use xenapi::enums::VmPowerState;
 use xenapi::mirror::View;
@@ -43,14 +45,7 @@ impl Machine {
     /// too little memory.
     pub async fn migrate(&self, host: &str) -> Result<Done, MachineError> {
         let step = self.step("move");
-        let to = self.pool.host(host).map_err(|reason| self.refused(step.name, reason))?;
-        step.catch_up().await?;
-        let record = self.record()?;
-        if record.power_state != VmPowerState::Running {
-            return Err(step.in_state(&record.power_state));
-        }
-        obstacle(&self.pool.mirror().view(), &record, &to)
-            .map_err(|reason| self.refused(step.name, reason))?;
+        let (record, to) = self.look_there(step, host).await?;
         let _turn = step.turn().await?;
         self.check_memory(step, &record, &to).await?;
         let options = Map::from_iter([("live".to_owned(), "true".to_owned())]);
@@ -72,6 +67,30 @@ impl Machine {
         };
         step.catch_up().await?;
         Ok(done)
+    }
+
+    /// Finds out whether it could be moved to this host now, and changes nothing.
+    pub async fn check_migration(&self, host: &str) -> Result<(), MachineError> {
+        let step = self.step("move");
+        let (record, to) = self.look_there(step, host).await?;
+        self.check_memory(step, &record, &to).await
+    }
+
+    /// The host with this name, which could take it but for its memory.
+    async fn look_there(
+        &self,
+        step: Step<'_>,
+        host: &str,
+    ) -> Result<(Arc<vm::Record>, Ref<class::Host>), MachineError> {
+        let to = self.pool.host(host).map_err(|reason| self.refused(step.name, reason))?;
+        step.catch_up().await?;
+        let record = self.record()?;
+        if record.power_state != VmPowerState::Running {
+            return Err(step.in_state(&record.power_state));
+        }
+        obstacle(&self.pool.mirror().view(), &record, &to)
+            .map_err(|reason| self.refused(step.name, reason))?;
+        Ok((record, to))
     }
 
     async fn check_memory(

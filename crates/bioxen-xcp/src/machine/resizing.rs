@@ -69,10 +69,12 @@ struct SystemDisk {
 }
 
 /// What is to be done, and for what of it the VM must be off.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Plan {
-    changes: Vec<Size>,
-    needs_stop: Vec<String>,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ResizePlan {
+    /// What is to be changed; what is so already is not.
+    pub changes: Vec<Size>,
+    /// What of that can only be done while it is off, where it runs.
+    pub needs_stop: Vec<String>,
 }
 
 impl Sizes {
@@ -97,8 +99,8 @@ impl Sizes {
     }
 
     /// How to get from here to what is wanted.
-    fn plan(&self, wanted: &Resize) -> Result<Plan, Refusal> {
-        let mut plan = Plan::default();
+    fn plan(&self, wanted: &Resize) -> Result<ResizePlan, Refusal> {
+        let mut plan = ResizePlan::default();
         // The disk comes first: it is the most likely to be refused by the pool.
         if let Some(size) = wanted.disk {
             self.plan_disk(&mut plan, size.as_u64())?;
@@ -115,7 +117,7 @@ impl Sizes {
         Ok(plan)
     }
 
-    fn plan_disk(&self, plan: &mut Plan, size: u64) -> Result<(), Refusal> {
+    fn plan_disk(&self, plan: &mut ResizePlan, size: u64) -> Result<(), Refusal> {
         let disk = self.disk.as_ref().ok_or(Refusal::NoDisk)?;
         if size < disk.size {
             return Err(Refusal::Shrink { disk: disk.name.clone(), is: ByteSize::b(disk.size) });
@@ -129,7 +131,7 @@ impl Sizes {
         Ok(())
     }
 
-    fn plan_memory(&self, plan: &mut Plan, memory: ByteSize) -> Result<(), Refusal> {
+    fn plan_memory(&self, plan: &mut ResizePlan, memory: ByteSize) -> Result<(), Refusal> {
         let size = memory.as_u64();
         if size < LEAST_MEMORY {
             let least = ByteSize::b(LEAST_MEMORY);
@@ -150,7 +152,7 @@ impl Sizes {
         Ok(())
     }
 
-    fn plan_vcpus(&self, plan: &mut Plan, vcpus: u32) -> Result<(), Refusal> {
+    fn plan_vcpus(&self, plan: &mut ResizePlan, vcpus: u32) -> Result<(), Refusal> {
         if vcpus == 0 {
             return Err(Refusal::Size { what: "a vm has at least one processor".into() });
         }
@@ -180,14 +182,7 @@ impl Machine {
     /// started again if that is allowed, and refused otherwise before anything has changed.
     pub async fn resize(&self, wanted: &Resize) -> Result<Resized, MachineError> {
         let step = self.step("resize");
-        step.catch_up().await?;
-        let record = self.record()?;
-        match record.power_state {
-            VmPowerState::Halted | VmPowerState::Running => {}
-            ref state => return Err(step.in_state(state)),
-        }
-        let now = Sizes::of(&self.pool.mirror().view(), &record);
-        let plan = now.plan(wanted).map_err(|reason| self.refused(step.name, reason))?;
+        let (now, plan) = self.look(step, wanted).await?;
         let mut resized = Resized::default();
         if plan.needs_stop.is_empty() {
             self.apply(step, &now, &plan, now.runs, &mut resized).await?;
@@ -205,11 +200,33 @@ impl Machine {
         Ok(resized)
     }
 
+    /// What [`resize`](Self::resize) would do, and whether it would have to be stopped for it.
+    pub async fn plan_resize(&self, wanted: &Resize) -> Result<ResizePlan, MachineError> {
+        Ok(self.look(self.step("resize"), wanted).await?.1)
+    }
+
+    /// What it has now, and how to get from there to what is wanted.
+    async fn look(
+        &self,
+        step: Step<'_>,
+        wanted: &Resize,
+    ) -> Result<(Sizes, ResizePlan), MachineError> {
+        step.catch_up().await?;
+        let record = self.record()?;
+        match record.power_state {
+            VmPowerState::Halted | VmPowerState::Running => {}
+            ref state => return Err(step.in_state(state)),
+        }
+        let now = Sizes::of(&self.pool.mirror().view(), &record);
+        let plan = now.plan(wanted).map_err(|reason| self.refused(step.name, reason))?;
+        Ok((now, plan))
+    }
+
     async fn apply(
         &self,
         step: Step<'_>,
         sizes: &Sizes,
-        plan: &Plan,
+        plan: &ResizePlan,
         live: bool,
         resized: &mut Resized,
     ) -> Result<(), MachineError> {

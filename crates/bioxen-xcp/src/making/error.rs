@@ -8,6 +8,7 @@ use xenapi::{Error, TaskError, TransferError};
 
 use super::{LuaError, RemovalError};
 use crate::cloud_init::{InvalidCloudConfig, InvalidSetting, SeedError};
+use crate::machine::MachineError;
 use crate::plan::{PlanError, StepKind};
 use crate::ssh::SshError;
 use crate::ssh::files::FileError;
@@ -50,6 +51,9 @@ pub enum Cause {
     /// It cannot be made as ordered.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Its origin could not be copied.
+    #[error(transparent)]
+    Machine(Box<MachineError>),
     /// The pool refused, or was not reached.
     #[error(transparent)]
     Pool(#[from] Error),
@@ -115,6 +119,12 @@ impl From<LuaError> for Cause {
     }
 }
 
+impl From<MachineError> for Cause {
+    fn from(error: MachineError) -> Self {
+        Self::Machine(Box::new(error))
+    }
+}
+
 impl From<FileError> for Cause {
     fn from(error: FileError) -> Self {
         Self::File(Box::new(error))
@@ -152,6 +162,7 @@ impl Cause {
         let check = || "find out what the pool says with `bioxen pool check`".to_owned();
         match self {
             Self::Plan(error) => error.hint(),
+            Self::Machine(error) => error.hint().unwrap_or_else(check),
             Self::Pool(error) => {
                 of_code(error.code()).or_else(|| error.hint()).unwrap_or_else(check)
             }

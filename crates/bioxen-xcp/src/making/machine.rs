@@ -191,7 +191,7 @@ impl Attempt {
         Ok(())
     }
 
-    async fn seed(
+    pub(super) async fn seed(
         &self,
         vm: &Ref<class::Vm>,
         record: &vm::Record,
@@ -237,7 +237,7 @@ impl Attempt {
         self.note(progress).await
     }
 
-    async fn start(&self, vm: &Ref<class::Vm>) -> Result<(), Cause> {
+    pub(super) async fn start(&self, vm: &Ref<class::Vm>) -> Result<(), Cause> {
         let permit = self.unless_abandoned(self.order.pool.power_operation()).await?;
         let starting = self.order.pool.client().vm().start(vm, false, false).start_task().await?;
         let mut starting = starting.timeout(self.order.deadlines.of(StepKind::Start));

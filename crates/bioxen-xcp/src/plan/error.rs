@@ -16,6 +16,16 @@ pub enum PlanError {
         /// The VM.
         vm: VmName,
     },
+    /// It is to be a copy of a machine whose address was chosen.
+    #[error("vm `{vm}` cannot be a copy of `{origin}`: both would have the address {address}")]
+    AddressTaken {
+        /// The VM.
+        vm: VmName,
+        /// What it is to be a copy of.
+        origin: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// Nothing says from what.
     #[error("vm `{vm}` has no template to be made from")]
     NoTemplate {
@@ -212,6 +222,9 @@ impl PlanError {
             }
         };
         match self {
+            Self::AddressTaken { .. } => {
+                "make it with `bioxen vm create`, and give it an address of its own".into()
+            }
             Self::NotXcpng { .. } => "order it with `--type xcpng`".into(),
             Self::NoTemplate { ready, .. } | Self::Installer { ready, .. } => {
                 one_of(ready, "templates")

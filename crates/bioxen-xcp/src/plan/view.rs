@@ -22,7 +22,7 @@ pub struct Named<T> {
 }
 
 impl<T> Named<T> {
-    fn new(reference: Ref<T>, uuid: &str, name: &str) -> Self {
+    pub(crate) fn new(reference: Ref<T>, uuid: &str, name: &str) -> Self {
         Self { reference, uuid: uuid.to_owned(), name: name.to_owned() }
     }
 }

@@ -8,6 +8,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::SshError;
+
 /// The longest string that Linux lets a shell be started with.
 const LONGEST: usize = (128 << 10) - 1;
 
@@ -66,6 +68,12 @@ impl Command {
     /// What messages call it.
     pub(super) fn name(&self) -> String {
         self.program.display().to_string()
+    }
+
+    /// The line by which a login shell starts it, for a program of SSH that passes one on.
+    pub fn shell_line(&self) -> Result<OsString, SshError> {
+        let refused = |reason| SshError::Command { program: self.name(), reason };
+        self.to_shell().map(OsString::from_vec).map_err(refused)
     }
 
     /// The string for the guest's shell, or why there can be none.

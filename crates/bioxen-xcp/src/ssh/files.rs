@@ -321,6 +321,17 @@ impl Files {
         }
     }
 
+    /// Whether there is a directory of this name in the guest.
+    pub async fn is_directory(&self, path: &str) -> Result<bool, FileError> {
+        match self.ask(self.session.metadata(path)).await? {
+            Ok(metadata) => Ok(metadata.is_dir()),
+            Err(SftpError::Status(status)) if status.status_code == StatusCode::NoSuchFile => {
+                Ok(false)
+            }
+            Err(error) => Err(self.remote(path, "looked at", &error)),
+        }
+    }
+
     /// The names of the files and directories in a directory of the guest; `None` where it is none.
     pub(super) async fn entries(&self, path: &str) -> Result<Option<Vec<String>>, FileError> {
         let metadata = self.ask(self.session.metadata(path)).await?;
