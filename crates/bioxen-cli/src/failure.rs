@@ -390,3 +390,6 @@ fn of_ssh(error: &SshError) -> u8 {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod troubleshooting;

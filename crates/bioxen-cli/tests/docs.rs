@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Documents with commands, by their path in the repository.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "docs/tutorial/first-analysis.md",
     "docs/how-to/grant-access.md",
@@ -12,6 +12,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/how-to/use-the-library.md",
     "docs/how-to/connect-to-a-pool.md",
     "docs/how-to/move-from-the-python-library.md",
+    "docs/explanation/choosing-a-vm-type.md",
     "docs/reference/command.md",
     "docs/reference/configuration.md",
     "docs/reference/run-record.md",
@@ -37,6 +38,15 @@ fn the_commands_in_the_documents_do_what_they_show() {
 #[test]
 fn the_simulated_pool_is_kept_as_the_document_shows() {
     try_documents(&["docs/how-to/simulate-a-pool.md"], |_| ());
+}
+
+/// Each of these keeps a pool of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn vms_and_networks_of_a_pool_are_as_the_documents_show() {
+    for document in ["docs/how-to/run-vms-on-a-pool.md", "docs/how-to/networking.md"] {
+        try_documents(&[document], |_| ());
+    }
 }
 
 /// Ends a simulated pool that a document left in this home.

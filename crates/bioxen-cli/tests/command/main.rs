@@ -19,3 +19,5 @@ mod signals;
 mod sim;
 mod support;
 mod terminal;
+#[cfg(target_os = "linux")]
+mod vm;

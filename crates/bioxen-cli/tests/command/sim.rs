@@ -17,41 +17,41 @@ use crate::support::{Ended, command};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A home without anything in it; a pool that still runs in it ends with it.
-struct Home {
+pub(crate) struct Home {
     directory: TempDir,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let mut command = command(arguments);
         command.env("BIOXEN_HOME", self.directory.path());
         command.output().expect("the command can be started").into()
     }
 
-    fn sim(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn sim(&self, arguments: &[&str]) -> Ended {
         self.run(&[&["sim"], arguments].concat())
     }
 
     /// Starts the pool, and answers what is told of it.
-    fn start(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Value {
         let started = self.sim(&[&["start", "--json"], arguments].concat());
         assert_eq!((started.code, started.stderr.as_str()), (Some(0), ""), "{started:?}");
         started.json()
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.sim(&["status", "--json"]).json()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn configuration(&self) -> Configuration {
+    pub(crate) fn configuration(&self) -> Configuration {
         Configuration::read(self.path("config/config.toml")).unwrap()
     }
 
@@ -209,7 +209,7 @@ fn answers(guest: std::net::IpAddr) -> bool {
     })
 }
 
-async fn client(home: &Home) -> xenapi::Client {
+pub(crate) async fn client(home: &Home) -> xenapi::Client {
     home.configuration().pool("sim").unwrap().connect().await.unwrap()
 }
 

@@ -338,7 +338,7 @@ impl Refusal {
                 "choose a host that reaches the storage, or keep the disk on shared storage".into()
             }
             Self::Memory { .. } => "stop a VM there, or choose another host".into(),
-            Self::NeedsStop { .. } => "stop it first, or allow that it is stopped for this".into(),
+            Self::NeedsStop { .. } => "stop it first, or allow that with `--stop-if-needed`".into(),
             Self::Shrink { .. } => "ask for at least that much".into(),
             Self::Size { .. } => "ask for another size".into(),
             Self::NotOurs { owner: None } => {

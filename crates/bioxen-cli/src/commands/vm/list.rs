@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bioxen_state::Vm;
 use bioxen_xcp::Machine;
-use bioxen_xcp::machine::PowerState;
+use bioxen_xcp::machine::Details;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -96,12 +96,11 @@ async fn rows(registry: &Registry, vms: Vec<Vm>) -> Result<Vec<Row>, Failure> {
         }
         let connected = connected.ok();
         for vm in vms {
-            let state = connected.as_ref().map(|pool| {
+            let details = connected.as_ref().map(|pool| {
                 let found = vm.uuid.as_deref().map(|uuid| Machine::find(pool, uuid));
-                let details = found.and_then(Result::ok).and_then(|vm| vm.details().ok());
-                details.map_or_else(|| "gone".to_owned(), |details| word(details.state))
+                found.and_then(Result::ok).and_then(|vm| vm.details().ok())
             });
-            rows.push(row(&vm, state));
+            rows.push(row(&vm, details));
         }
         if let Some(connected) = connected {
             registry::close(&connected).await;
@@ -110,11 +109,12 @@ async fn rows(registry: &Registry, vms: Vec<Vm>) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn word(state: PowerState) -> String {
-    state.to_string()
-}
-
-fn row(vm: &Vm, state: Option<String>) -> Row {
+/// A VM with what its pool says of it, if that was asked: nothing where it has no such machine.
+fn row(vm: &Vm, said: Option<Option<Details>>) -> Row {
+    let state = said.as_ref().map(|details| {
+        details.as_ref().map_or_else(|| "gone".to_owned(), |details| details.state.to_string())
+    });
+    let details = said.flatten();
     Row {
         name: vm.name().to_string(),
         vm_type: "xcpng",
@@ -123,8 +123,8 @@ fn row(vm: &Vm, state: Option<String>) -> Row {
         state,
         phase: vm.phase().name(),
         address: vm.address.map(|address| address.ip.to_string()),
-        memory: vm.memory,
-        vcpus: vm.vcpus,
+        memory: details.as_ref().map(|details| details.memory).or(vm.memory),
+        vcpus: details.as_ref().map(|details| details.vcpus).or(vm.vcpus),
         adopted: vm.adopted(),
         created: vm.created().to_string(),
         expires: vm.expires.map(|time| time.to_string()),
