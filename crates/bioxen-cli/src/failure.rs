@@ -114,7 +114,7 @@ pub(crate) enum Failure {
     #[error("the key in `{}` cannot be used", path.display())]
     Key { path: PathBuf, source: InvalidKey },
     #[error("the SSH server at {address} shows the host key {}, and nothing says whether to trust it", found.fingerprint())]
-    UnknownHostKey { address: IpAddr, found: PublicKey },
+    UnknownHostKey { address: IpAddr, found: Box<PublicKey> },
     #[error("neither the source nor the target is in a vm")]
     NoVmInCopy,
     #[error("could not keep something in a file for the moment")]
@@ -124,7 +124,7 @@ pub(crate) enum Failure {
     #[error("could not run `ssh`")]
     OpenSsh(#[source] io::Error),
     #[error("could not find out which consoles vm `{vm}` has")]
-    Consoles { vm: String, source: xenapi::Error },
+    Consoles { vm: String, source: Box<xenapi::Error> },
     #[error("vm `{vm}` has no such console")]
     NoConsole { vm: String },
     #[error(transparent)]
@@ -380,7 +380,6 @@ fn of_ssh(error: &SshError) -> u8 {
     match error {
         SshError::Command { .. } => 2,
         SshError::LoginRefused { .. } | SshError::Refused { .. } => 6,
-        SshError::Agent { .. } => 1,
         SshError::Connect { .. }
         | SshError::Timeout { .. }
         | SshError::WrongHostKey { .. }

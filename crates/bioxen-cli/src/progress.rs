@@ -99,9 +99,8 @@ impl Transfer {
             return;
         }
         self.shown = Some(now);
-        let rate = bytes as f64 / (now - self.began).as_secs_f64().max(0.001);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is shown")]
-        let rate = shown::size(rate as u64);
+        let rate = u128::from(bytes) * 1000 / (now - self.began).as_millis().max(1);
+        let rate = shown::size(u64::try_from(rate).unwrap_or(u64::MAX));
         let line = format!("{CLEAR}  {} copied, {rate} a second", shown::size(bytes));
         let _ = io::stderr().lock().write_all(line.as_bytes());
     }

@@ -67,7 +67,11 @@ fn planned() -> Vec<Failure> {
     let template = || "debian-12".to_owned();
     let errors = [
         PlanError::NoTemplate { vm: vm(), ready: Vec::new() },
-        PlanError::Installer { vm: vm(), template: template(), ready: vec!["debian-12-cloud".into()] },
+        PlanError::Installer {
+            vm: vm(),
+            template: template(),
+            ready: vec!["debian-12-cloud".into()],
+        },
         PlanError::NotFound {
             vm: vm(),
             what: "template",
@@ -83,11 +87,7 @@ fn planned() -> Vec<Failure> {
         },
         PlanError::DiskTooSmall { vm: vm(), template: template(), wanted: GIB, least: 2 * GIB },
         PlanError::NoHost { vm: vm(), needed: 64 * GIB, hosts: Vec::new() },
-        PlanError::AddressTaken {
-            vm: vm(),
-            origin: "web".into(),
-            address: [10, 0, 0, 7].into(),
-        },
+        PlanError::AddressTaken { vm: vm(), origin: "web".into(), address: [10, 0, 0, 7].into() },
     ];
     errors.into_iter().map(|error| Failure::Plan(Box::new(error))).collect()
 }
@@ -120,7 +120,8 @@ fn used() -> Vec<Failure> {
     let name = || "gc".to_owned();
     let host = || "xcp-02".to_owned();
     let state = |step, state| MachineError::State { vm: name(), step, state };
-    let refused = |step, reason| MachineError::Refused { vm: name(), step, reason: Box::new(reason) };
+    let refused =
+        |step, reason| MachineError::Refused { vm: name(), step, reason: Box::new(reason) };
     let pool = |step, cause| MachineError::Pool { vm: name(), step, source: Box::new(cause) };
     let errors = [
         MachineError::NotFound { name: name(), pool: "lab".into(), near: Vec::new() },
@@ -220,7 +221,8 @@ fn of_pools() -> Vec<Failure> {
 /// An error as a row of the document. What differs from time to time is left out.
 fn row(failure: &Failure) -> String {
     let plain = |text: String| {
-        let words = text.split(' ').map(|word| if word.contains("SHA256:") { "SHA256:…" } else { word });
+        let words =
+            text.split(' ').map(|word| if word.contains("SHA256:") { "SHA256:…" } else { word });
         words.collect::<Vec<_>>().join(" ").replace('|', "\\|")
     };
     let hint = failure.hint().unwrap_or_else(|| "-".into());
@@ -229,8 +231,7 @@ fn row(failure: &Failure) -> String {
 
 #[test]
 fn the_reference_has_every_error_with_its_hint_and_code() {
-    let sections =
-        [remembered(), planned(), made(), used(), entered(), networked(), of_pools()];
+    let sections = [remembered(), planned(), made(), used(), entered(), networked(), of_pools()];
     let rows = sections.map(|failures| failures.iter().map(row).collect::<Vec<_>>().join("\n"));
     for row in rows.iter().flat_map(|rows| rows.lines()) {
         assert!(

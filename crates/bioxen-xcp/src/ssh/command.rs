@@ -71,8 +71,8 @@ impl Command {
     }
 
     /// The line by which a login shell starts it, for a program of SSH that passes one on.
-    pub fn shell_line(&self) -> Result<OsString, SshError> {
-        let refused = |reason| SshError::Command { program: self.name(), reason };
+    pub fn shell_line(&self) -> Result<OsString, Box<SshError>> {
+        let refused = |reason| Box::new(SshError::Command { program: self.name(), reason });
         self.to_shell().map(OsString::from_vec).map_err(refused)
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
         let pool = signals.or_stop(registry.connect(arguments.pool.as_deref())).await?;
-        let outcome = signals.or_stop(adopt(arguments, &registry, &pool, key)).await;
+        let outcome = signals.or_stop(Box::pin(adopt(arguments, &registry, &pool, key))).await;
         registry::close(&pool).await;
         outcome
     })
@@ -173,7 +173,7 @@ fn ask(name: &VmName, address: IpAddr, found: &PublicKey) -> Result<(), Failure>
     match confirmation::ask(&question)? {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::NotConfirmed { what: format!("vm `{name}` was not adopted") }),
-        None => Err(Failure::UnknownHostKey { address, found: found.clone() }),
+        None => Err(Failure::UnknownHostKey { address, found: Box::new(found.clone()) }),
     }
 }
 

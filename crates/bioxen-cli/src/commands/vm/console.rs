@@ -109,7 +109,10 @@ async fn show(
 
 /// Its console: text before a screen, unless it is a screen that is wanted.
 async fn find(machine: &Machine, client: &Client, screen: bool) -> Result<Console, Failure> {
-    let failed = |source| Failure::Consoles { vm: machine.name().to_owned(), source };
+    let failed = |source| {
+        let vm = machine.name().to_owned();
+        Failure::Consoles { vm, source: Box::new(source) }
+    };
     let mut consoles = Vec::new();
     for reference in client.vm().get_consoles(machine.reference()).await.map_err(failed)? {
         let protocol = client.console().get_protocol(&reference).await.map_err(failed)?;

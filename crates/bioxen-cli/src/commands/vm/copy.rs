@@ -102,7 +102,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let bytes = runtime::block_on(async {
         let mut signals = Signals::listen()?;
         let mut transfer = progress::transfer(arguments.json);
-        signals.or_stop(copy(arguments, &registry, &mut transfer)).await
+        signals.or_stop(Box::pin(copy(arguments, &registry, &mut transfer))).await
     })?;
     let rendered = if arguments.json {
         json::render(&Copied { from: from.shown(), to: to.shown(), bytes })

@@ -96,11 +96,15 @@ async fn rows(registry: &Registry, vms: Vec<Vm>) -> Result<Vec<Row>, Failure> {
         }
         let connected = connected.ok();
         for vm in vms {
-            let details = connected.as_ref().map(|pool| {
+            let details = connected.as_ref().and_then(|pool| {
                 let found = vm.uuid.as_deref().map(|uuid| Machine::find(pool, uuid));
                 found.and_then(Result::ok).and_then(|vm| vm.details().ok())
             });
-            rows.push(row(&vm, details));
+            let state = match &details {
+                Some(details) => Some(details.state.to_string()),
+                None => connected.is_some().then(|| "gone".to_owned()),
+            };
+            rows.push(row(&vm, state, details.as_ref()));
         }
         if let Some(connected) = connected {
             registry::close(&connected).await;
@@ -109,12 +113,7 @@ async fn rows(registry: &Registry, vms: Vec<Vm>) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// A VM with what its pool says of it, if that was asked: nothing where it has no such machine.
-fn row(vm: &Vm, said: Option<Option<Details>>) -> Row {
-    let state = said.as_ref().map(|details| {
-        details.as_ref().map_or_else(|| "gone".to_owned(), |details| details.state.to_string())
-    });
-    let details = said.flatten();
+fn row(vm: &Vm, state: Option<String>, details: Option<&Details>) -> Row {
     Row {
         name: vm.name().to_string(),
         vm_type: "xcpng",
@@ -123,8 +122,8 @@ fn row(vm: &Vm, said: Option<Option<Details>>) -> Row {
         state,
         phase: vm.phase().name(),
         address: vm.address.map(|address| address.ip.to_string()),
-        memory: details.as_ref().map(|details| details.memory).or(vm.memory),
-        vcpus: details.as_ref().map(|details| details.vcpus).or(vm.vcpus),
+        memory: details.map(|details| details.memory).or(vm.memory),
+        vcpus: details.map(|details| details.vcpus).or(vm.vcpus),
         adopted: vm.adopted(),
         created: vm.created().to_string(),
         expires: vm.expires.map(|time| time.to_string()),

@@ -82,7 +82,7 @@ fn line(words: &[OsString]) -> Result<Option<OsString>, Failure> {
         [line] => Ok(Some(line.clone())),
         [program, arguments @ ..] => {
             let command = Command::new(program).arguments(arguments);
-            command.shell_line().map(Some).map_err(Failure::ssh)
+            command.shell_line().map(Some).map_err(Failure::Ssh)
         }
     }
 }
