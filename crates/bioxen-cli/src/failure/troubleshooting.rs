@@ -179,7 +179,7 @@ fn entered() -> Vec<Failure> {
     ];
     let mut failures: Vec<Failure> = errors.into_iter().map(Failure::ssh).collect();
     failures.extend([
-        Failure::File(Box::new(FileError::Remote {
+        Failure::Copy(Box::new(FileError::Remote {
             path: "results".into(),
             what: "looked at",
             reason: "there is no such file or directory".into(),
