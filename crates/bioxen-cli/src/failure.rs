@@ -12,7 +12,7 @@ use std::time::Duration;
 use bioxen::{CreateError, EvalError, StartVmError, VmName, VmType};
 use bioxen_state::StateError;
 use bioxen_xcp::import::ImportError;
-use bioxen_xcp::machine::{MachineError, Refusal};
+use bioxen_xcp::machine::{Cause, MachineError, Refusal};
 use bioxen_xcp::making::MakeError;
 use bioxen_xcp::networks::NetworkError;
 use bioxen_xcp::plan::PlanError;
@@ -192,7 +192,14 @@ impl Failure {
             Self::NoConsole { .. } => 4,
             Self::Console(_) | Self::Consoles { .. } | Self::Listen { .. } => 1,
             Self::Temporary(_) | Self::NoOpenSsh | Self::OpenSsh(_) => 125,
-            Self::State(StateError::Duplicate { .. }) | Self::NoEntry { .. } => 4,
+            Self::State(
+                StateError::Duplicate { .. }
+                | StateError::Known { .. }
+                | StateError::Held { .. }
+                | StateError::Deleting { .. }
+                | StateError::Adopted { .. },
+            )
+            | Self::NoEntry { .. } => 4,
             Self::NeedsDaemon { .. }
             | Self::NeedsMachine { .. }
             | Self::GuestPath { .. }
@@ -286,6 +293,10 @@ impl Failure {
             Self::Network(error) => error.hint(),
             Self::Ssh(error) => Some(error.hint()),
             Self::Copy(error) => Some(error.hint()),
+            Self::Key { source: InvalidKey::Locked, .. } => Some(
+                "make one for this without a passphrase, `ssh-keygen -t ed25519 -N '' -f FILE`, and let it in"
+                    .into(),
+            ),
             Self::Key { source, .. } => Some(source.hint().to_owned()),
             Self::UnknownHostKey { found, .. } => Some(format!(
                 "compare it with the guest's own, then give it: `--host-key '{found}'`"
@@ -353,8 +364,9 @@ fn of_machine(error: &MachineError) -> u8 {
             | Refusal::Shrink { .. } => 2,
             _ => 4,
         },
-        MachineError::State { .. } => 4,
+        MachineError::State { .. } | MachineError::NoHost { .. } => 4,
         error if error.is_timeout() => 124,
+        MachineError::Pool { source, .. } => of_pool(source),
         _ => 1,
     }
 }
@@ -371,6 +383,16 @@ fn of_network(error: &NetworkError) -> u8 {
         | NetworkError::Tag { .. }
         | NetworkError::Ambiguous { .. }
         | NetworkError::NotPhysical { .. } => 2,
+        NetworkError::Pool { source, .. } => of_pool(source),
+        _ => 1,
+    }
+}
+
+/// What the shell sees where a pool did not do something.
+fn of_pool(cause: &Cause) -> u8 {
+    match cause {
+        cause if cause.is_unreachable() => 5,
+        cause if cause.is_forbidden() => 6,
         _ => 1,
     }
 }

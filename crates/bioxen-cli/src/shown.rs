@@ -45,6 +45,11 @@ pub(crate) fn value_line(value: &Value) -> Vec<u8> {
     line
 }
 
+/// So many things: `1 disk`, `2 disks`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
 /// Text from elsewhere without what would steer the terminal.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()

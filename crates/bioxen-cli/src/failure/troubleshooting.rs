@@ -125,7 +125,6 @@ fn used() -> Vec<Failure> {
     let pool = |step, cause| MachineError::Pool { vm: name(), step, source: Box::new(cause) };
     let errors = [
         MachineError::NotFound { name: name(), pool: "lab".into(), near: Vec::new() },
-        MachineError::Ambiguous { name: name(), candidates: Vec::new() },
         MachineError::Gone { vm: name() },
         state("suspend", PowerState::Halted),
         state("resize", PowerState::Suspended),

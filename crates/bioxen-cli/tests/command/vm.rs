@@ -66,7 +66,13 @@ fn a_vm_lives_its_whole_life() {
     let home = home("2");
     let made = home.create("gc", &[]);
     assert_eq!((&made["ready"], &made["interpreter"]), (&true.into(), &"Lua 5.4.9".into()));
+    assert_eq!(home.done(&["snapshot", "gc", "fresh", "--dry-run"])["snapshot"], Value::Null);
     assert_eq!(home.done(&["snapshot", "gc", "fresh"])["snapshot"]["name"], "fresh");
+    home.done(&["snapshot", "gc", "second"]);
+    let delete = ["snapshot", "gc", "second", "--delete"];
+    assert_eq!(home.done(&[&delete[..], &["--dry-run"]].concat())["deleted"], Value::Null);
+    assert_eq!(home.vm(&delete).code, Some(1), "nobody can be asked here");
+    assert_eq!(home.done(&[&delete[..], &["--yes"]].concat())["deleted"], "now");
 
     let files = directory(&[("genome.fasta", ">a\nGATTACA\n")]);
     std::fs::create_dir(files.path().join("more")).unwrap();
@@ -110,11 +116,17 @@ fn a_vm_lives_its_whole_life() {
     let listed = &home.done(&["list"])[0];
     assert_eq!((&listed["memory"], &listed["vcpus"]), (&(3_u64 << 30).into(), &3.into()));
 
+    let planned = home.done(&["restore", "gc", "fresh", "--dry-run"]);
+    assert_eq!(planned["snapshot"]["name"], "fresh");
     assert_eq!(home.vm(&["restore", "gc", "fresh"]).code, Some(1), "nobody can be asked here");
     let restored = home.done(&["restore", "gc", "fresh", "--start", "--yes"]);
     assert_eq!((&restored["before"], &restored["started"]), (&"running".into(), &true.into()));
     assert_eq!(home.done(&["list"])[0]["memory"], 2_u64 << 30, "as it was in the snapshot");
-    assert_eq!(home.done(&["snapshots", "gc"])[0]["name"], "fresh");
+    let snapshots = home.done(&["snapshots", "gc"]);
+    assert_eq!(
+        (&snapshots[0]["name"], snapshots.as_array().map(Vec::len)),
+        (&"fresh".into(), Some(1))
+    );
     assert_eq!(home.answer("gc"), "42\n");
 
     assert_eq!(home.done(&["delete", "gc", "--yes"])["deleted"]["snapshots"], 1);
@@ -307,6 +319,7 @@ fn what_cannot_be_done_is_a_sentence_and_a_code() {
         (&["copy", "a", "b"], 2, "write NAME:PATH"),
         (&["copy", "No VM:a", "b"], 2, "No VM"),
         (&["restore", "gc", "never", "--yes"], 3, "it has no snapshot `never`"),
+        (&["snapshot", "gc", "never", "--delete", "--yes"], 3, "it has no snapshot `never`"),
         (&["snapshot", "gc", " "], 2, "a snapshot's name is neither empty nor a uuid"),
         (&["resize", "gc"], 2, "--memory"),
         (&["resize", "gc", "--disk", "1GiB"], 2, "cannot be made smaller"),

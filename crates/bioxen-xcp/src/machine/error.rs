@@ -128,6 +128,18 @@ impl Cause {
         self.failure().map(Failure::code)
     }
 
+    /// Whether the pool was not reached, or did not answer.
+    pub fn is_unreachable(&self) -> bool {
+        use xenapi::Error as E;
+        let Self::Call(error) = self else { return false };
+        matches!(error, E::Connect { .. } | E::Tls { .. } | E::Transport { .. } | E::Timeout { .. })
+    }
+
+    /// Whether the pool does not let this user do it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.code(), Some("RBAC_PERMISSION_DENIED" | "PERMISSION_DENIED"))
+    }
+
     /// Whether the pool may have done it although there is no result, or was kept from it.
     pub(crate) fn is_unclear(&self) -> bool {
         match self {
@@ -358,7 +370,9 @@ impl Refusal {
                 let uuids: Vec<_> = uuids.iter().map(ToString::to_string).collect();
                 format!("give one of their uuids: {}", uuids.join(", "))
             }
-            Self::SnapshotThere { .. } => "choose another name, or delete that one first".into(),
+            Self::SnapshotThere { .. } => {
+                "choose another name, or delete that one with `bioxen vm snapshot --delete`".into()
+            }
         })
     }
 }

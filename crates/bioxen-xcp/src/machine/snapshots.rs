@@ -92,6 +92,12 @@ impl Machine {
         Ok(snapshots(&self.pool.mirror().view(), &record))
     }
 
+    /// Its snapshot of this name or uuid.
+    pub fn snapshot_named(&self, snapshot: &str) -> Result<Snapshot, MachineError> {
+        let found = choose(&self.snapshots()?, snapshot).cloned();
+        found.map_err(|reason| self.refused("find a snapshot of", reason))
+    }
+
     /// Makes a snapshot of its disks and settings, whatever it is doing. It has no two of one name.
     pub async fn snapshot(&self, name: &str) -> Result<Snapshot, MachineError> {
         let step = self.step("make a snapshot of");

@@ -58,6 +58,7 @@ async fn a_move_that_cannot_be_is_refused_with_the_reason() {
     third.start(Some(&hosts[0])).await.unwrap();
     let reason = refusal(third.migrate(&hosts[1]).await.unwrap_err());
     assert!(matches!(&reason, Refusal::Memory { host, .. } if *host == hosts[1]), "{reason:?}");
+    assert_eq!(refusal(third.check_migration(&hosts[1]).await.unwrap_err()), reason);
     let (target, _, uuid) = lab.hosts().await.remove(1);
     lab.pool.client().host().disable(&target, None).await.unwrap();
     let reason = refusal(machine.migrate(&hosts[1]).await.unwrap_err());

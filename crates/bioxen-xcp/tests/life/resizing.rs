@@ -36,7 +36,10 @@ async fn what_can_be_done_while_it_runs_is() {
     let lab = lab().await;
     let machine = lab.running("web").await;
     let wanted = Resize { memory: Some(ByteSize::gib(1)), vcpus: Some(1), ..Resize::default() };
+    let plan = machine.plan_resize(&wanted).await.unwrap();
+    assert_eq!((plan.changes.len(), plan.needs_stop.len()), (2, 0));
     let resized = machine.resize(&wanted).await.unwrap();
+    assert_eq!(resized.changed, plan.changes);
     assert_eq!(resized.changed, [Size::Memory(GIB), Size::Vcpus(1)]);
     assert_eq!(resized.stopped, None);
     let details = machine.details().unwrap();

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bioxen_core::{ByteSize, Event};
 use bioxen_xcp::Machine;
-use bioxen_xcp::making::{finish, make, remove_machine, start};
-use bioxen_xcp::plan::StepKind;
+use bioxen_xcp::making::{Cause, finish, make, make_copy, remove_machine, start};
+use bioxen_xcp::plan::{PlanError, StepKind};
 use bioxen_xcp::tags::Tags;
 use xenapi::enums::VbdType;
 
@@ -142,4 +142,59 @@ async fn a_machine_that_was_only_started_is_finished_later_and_its_seed_goes_the
     }
     remove_machine(&lab.pool, &vm).await.unwrap();
     assert_eq!(lab.ours().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_running_machine_has_lua_and_keys_of_its_own() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    let first = make(lab.order(lab.spec("first"))).await.unwrap();
+    let origin = Machine::find(&lab.pool, "first").unwrap();
+    let copy = make_copy(lab.order(lab.spec("second")), origin).await.unwrap();
+    let [one, other] = [&first, &copy].map(|made| made.known.entry.as_ref().unwrap());
+    assert_ne!(one.host_key, other.host_key);
+    assert_ne!(one.client_key.public(), other.client_key.public());
+    assert_ne!(first.known.address, copy.known.address);
+    assert_eq!(copy.lua.interpreter.version, "Lua 5.4.9");
+    let second = Machine::find(&lab.pool, "second").unwrap();
+    assert_eq!(second.tags().unwrap().vm, Some("second".parse().unwrap()));
+    assert_eq!(second.details().unwrap().disks.len(), 1, "its seed is gone");
+    for machine in [first.vm, copy.vm] {
+        remove_machine(&lab.pool, &machine).await.unwrap();
+    }
+    assert_eq!(lab.ours().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_fails_nothing_is_left_of_a_copy_and_its_origin_stays() {
+    let lab = Lab::new().await;
+    make(lab.order(lab.spec("first"))).await.unwrap();
+    let before = lab.ours().await;
+    let origin = Machine::find(&lab.pool, "first").unwrap();
+    for (call, step) in [
+        ("VM.snapshot", StepKind::Clone),
+        ("VM.clone", StepKind::Clone),
+        ("VDI.create", StepKind::Seed),
+        ("VBD.create", StepKind::Seed),
+        ("VM.set_name_label", StepKind::Seed),
+        ("VM.start", StepKind::Start),
+    ] {
+        lab.sim.fail_next(call, "INTERNAL_ERROR", &["the test says so"]);
+        let order = lab.order(lab.spec("second"));
+        let error = make_copy(order, origin.clone()).await.map(drop).unwrap_err();
+        assert_eq!(error.step, Some(step), "{call}: {error}: {:?}", error.cause);
+        assert_eq!(error.left, Vec::<String>::new(), "{call}");
+        assert_eq!(lab.ours().await, before, "{call}");
+    }
+    for patience in [5, 60, 200].map(Duration::from_millis) {
+        let copying = make_copy(lab.order(lab.spec("second")), origin.clone());
+        assert!(tokio::time::timeout(patience, copying).await.is_err(), "within {patience:?}");
+        lab.pool.settled().await;
+        assert_eq!(lab.ours().await, before, "given up after {patience:?}");
+    }
+    let fixed = "lab,address=10.0.0.7/24".parse().unwrap();
+    let order = lab.order(lab.spec("second").network(fixed));
+    let error = make_copy(order, origin).await.map(drop).unwrap_err();
+    let cause = error.cause.as_ref();
+    assert!(matches!(cause, Cause::Plan(PlanError::AddressTaken { .. })), "{cause:?}");
 }

@@ -91,10 +91,12 @@ fn plan(arguments: &Arguments, origin: &Remembered) -> Result<ExitCode, Failure>
     let rendered = if arguments.making.json {
         json::render(&planned)
     } else {
-        let Planned { name, origin, vcpus, .. } = &planned;
+        let Planned { name, origin, .. } = &planned;
+        let vcpus =
+            shown::counted(usize::try_from(planned.vcpus).unwrap_or(usize::MAX), "processor");
         let (memory, storage) = (shown::size(planned.memory), shown::size(planned.storage_at_most));
         format!(
-            "vm `{name}` would be a copy of `{origin}`, with {memory} of memory, {vcpus} processors and \
+            "vm `{name}` would be a copy of `{origin}`, with {memory} of memory, {vcpus} and \
              at most {storage} of storage\n"
         )
         .into_bytes()

@@ -115,8 +115,10 @@ fn line(arguments: &Arguments, deleted: Option<&Deleted>) -> String {
         Some(deleted) => {
             let Deleted { disks, snapshots, freed, kept, .. } = deleted;
             let freed = shown::size(*freed);
+            let disks = shown::counted(*disks, "disk");
+            let snapshots = shown::counted(*snapshots, "snapshot");
             let mut line = format!(
-                "vm `{name}` {would}deleted, with {disks} disks and {snapshots} snapshots; {freed} freed\n"
+                "vm `{name}` {would}deleted, with {disks} and {snapshots}; {freed} freed\n"
             );
             for disk in kept {
                 let name = shown::plain(&disk.name);

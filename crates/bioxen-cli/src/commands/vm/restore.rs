@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bioxen_xcp::machine::Restored;
+use bioxen_xcp::machine::{Restored, Snapshot};
 use serde::Serialize;
 
 use super::verb::{Verb, confirm};
@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Show the snapshot that it would be brought back to, and do nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
@@ -34,9 +37,18 @@ struct Outcome<'a> {
     restored: Restored,
 }
 
+#[derive(Serialize)]
+struct Planned<'a> {
+    snapshot: &'a Snapshot,
+    dry_run: bool,
+}
+
 /// Restores it.
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Arguments { verb, snapshot, .. } = arguments;
+    if arguments.dry_run {
+        return plan(arguments);
+    }
     let (name, shown) = (&verb.name, shown::plain(snapshot));
     let question = format!(
         "Bring vm `{name}` back to its snapshot `{shown}`? What has happened in it since then is lost."
@@ -48,4 +60,17 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let how = if restored.started { "runs again" } else { "is off" };
     let line = format!("vm `{name}` is back at its snapshot `{shown}` and {how}");
     verb.answer(&Outcome { snapshot, restored }, &line)
+}
+
+fn plan(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { verb, snapshot, .. } = arguments;
+    let found = verb
+        .carry_out(async |_, vm| vm.machine.snapshot_named(snapshot).map_err(Failure::machine))?;
+    let taken = found.taken.map(|taken| format!(", as it was at {taken}")).unwrap_or_default();
+    let line = format!(
+        "vm `{}` would be back at its snapshot `{}`{taken}",
+        verb.name,
+        shown::plain(&found.name)
+    );
+    verb.answer(&Planned { snapshot: &found, dry_run: true }, &line)
 }

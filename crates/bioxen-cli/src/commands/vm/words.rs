@@ -20,8 +20,9 @@ pub(super) fn why_hard(why: WhyHard) -> &'static str {
 pub(super) fn size(size: Size) -> String {
     match size {
         Size::Memory(bytes) => format!("{} of memory", shown::size(bytes)),
-        Size::Vcpus(1) => "1 processor".to_owned(),
-        Size::Vcpus(count) => format!("{count} processors"),
+        Size::Vcpus(count) => {
+            shown::counted(usize::try_from(count).unwrap_or(usize::MAX), "processor")
+        }
         Size::Disk(bytes) => format!("a disk of {}", shown::size(bytes)),
     }
 }
