@@ -31,14 +31,14 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct Outcome<'a> {
     /// The snapshot, as it is or was; `null` where there is none.
     snapshot: Option<&'a Snapshot>,
     dry_run: bool,
 }
 
 #[derive(Serialize)]
-struct Deleted<'a> {
+struct Deletion<'a> {
     snapshot: &'a Snapshot,
     dry_run: bool,
     /// `null` where nothing was done.
@@ -64,7 +64,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         (true, Some(_)) => format!("vm `{name}` has a snapshot `{shown}` already"),
         (false, _) => format!("vm `{name}` has a snapshot `{shown}`"),
     };
-    verb.answer(&Made { snapshot: made.as_ref(), dry_run: *dry_run }, &line)
+    verb.answer(&Outcome { snapshot: made.as_ref(), dry_run: *dry_run }, &line)
 }
 
 fn delete(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -86,5 +86,5 @@ fn delete(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(Done::Already) => "was gone already",
     };
     let line = format!("snapshot `{shown}` of vm `{name}` {what}");
-    verb.answer(&Deleted { snapshot: &found, dry_run: *dry_run, deleted }, &line)
+    verb.answer(&Deletion { snapshot: &found, dry_run: *dry_run, deleted }, &line)
 }
