@@ -1,6 +1,6 @@
 //! Help, completions and manual pages.
 
-use crate::support::{below, bioxen, directory};
+use crate::support::{below, bioxen, directory, feed};
 
 #[test]
 fn the_version_is_that_of_the_package() {
@@ -11,7 +11,19 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn help_lists_every_command() {
     let help = bioxen(["--help"]).stdout;
-    for command in ["run", "eval", "repl", "demo", "pool", "sim", "doctor", "completions", "man"] {
+    for command in [
+        "run",
+        "eval",
+        "repl",
+        "demo",
+        "vm",
+        "network",
+        "pool",
+        "sim",
+        "doctor",
+        "completions",
+        "man",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
 }
@@ -28,8 +40,11 @@ fn every_shell_gets_a_script_that_knows_the_options() {
 #[test]
 fn the_bash_script_is_accepted_by_bash() {
     let script = bioxen(["completions", "bash"]).stdout;
-    let check = std::process::Command::new("bash").args(["-n", "-c", &script]).status().unwrap();
-    assert!(check.success());
+    let mut check = std::process::Command::new("bash");
+    check.args(["-n", "-s"]);
+    // It is longer than one argument can be.
+    let check = feed(check, script.as_bytes());
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
 }
 
 #[test]

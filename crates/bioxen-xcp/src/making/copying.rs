@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_not_set_up_again_and_outlives_no_host() {
+    fn an_order_for_a_copy_leaves_out_what_the_guest_has_done_already() {
         let origin = MachineSpec {
             packages: vec!["lua5.4".into()],
             cloud_config: Some("runcmd: [reboot]".into()),
