@@ -121,7 +121,8 @@ impl Attempt {
         let Tags { fleet, run, expires, .. } = self.tags(plan);
         let new =
             NewVm { fleet, run, expires, ..NewVm::new(self.order.spec.name.clone(), self.making) };
-        let copy = origin.clone().within(self.order.deadlines.of(StepKind::Clone)).clone_as(&new).await?;
+        let copy =
+            origin.clone().within(self.order.deadlines.of(StepKind::Clone)).clone_as(&new).await?;
         let vm: Ref<class::Vm> = copy.machine().reference().clone();
         progress.vm = Some(vm.clone());
         let record = self.order.pool.client().vm().get_record(&vm).await?;
