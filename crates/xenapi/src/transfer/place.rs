@@ -72,10 +72,9 @@ pub(crate) async fn address_of(
 
 /// The pool's master, which is the host that sessions are at.
 pub(crate) async fn master_of(client: &Client) -> Result<Ref<class::Host>, Error> {
-    match client.pool().get_all().await?.first() {
-        Some(pool) => client.pool().get_master(pool).await,
-        None => Ok(Ref::null()),
-    }
+    // Of the one pool that there is: one call, where its reference and then its master would be two.
+    let pools = client.pool().get_all_records().await?;
+    Ok(pools.values().next().map_or_else(Ref::null, |pool| pool.master.clone()))
 }
 
 /// Asks the first of the hosts that can be reached, and follows where it leads.
