@@ -65,6 +65,8 @@ pub struct XcpngBackend {
     pools: Mutex<HashMap<PoolName, Arc<OnceCell<Arc<ConnectedPool>>>>>,
     machines: Mutex<BTreeMap<VmName, Arc<Held>>>,
     report: OnceLock<Report>,
+    /// Our worker for guests, once one was needed.
+    worker: OnceCell<WorkerSource>,
 }
 
 /// Settings of an [`XcpngBackend`].
@@ -149,6 +151,7 @@ impl XcpngBuilder {
             pools: Mutex::default(),
             machines: Mutex::default(),
             report: OnceLock::new(),
+            worker: OnceCell::new(),
         }
     }
 }
@@ -228,6 +231,13 @@ impl XcpngBackend {
         self.report.get().cloned().unwrap_or_else(|| Arc::new(|_| {}))
     }
 
+    /// Our worker for guests, read and digested once for all of them.
+    async fn worker(&self) -> WorkerSource {
+        let read = self.worker.get_or_try_init(|| self.settings.worker.read()).await;
+        // Where it cannot be read, whoever needs it finds that out and says so.
+        read.unwrap_or(&self.settings.worker).clone()
+    }
+
     async fn make(&self, spec: &VmSpec) -> Result<Started, StartError> {
         let vm = spec.name.to_string();
         let wanted = spec.machine().and_then(|machine| machine.pool.clone());
@@ -240,7 +250,7 @@ impl XcpngBackend {
             spec: spec.clone(),
             fleet: Some(self.fleet),
             run: None,
-            worker: self.settings.worker.clone(),
+            worker: self.worker().await,
             journal: Arc::clone(&self.settings.journal),
             deadlines: self.settings.deadlines.clone(),
             report: self.report(),
@@ -291,7 +301,7 @@ impl XcpngBackend {
                 .map_err(|error| failed(error.hint(), error.into()))?;
             Reached { connection, address, source }
         };
-        let lua = making::start_lua(&present.connection, spec, &self.settings.worker).await;
+        let lua = making::start_lua(&present.connection, spec, &self.worker().await).await;
         let facts = held.facts(&present);
         *reached = Some(present);
         match lua {

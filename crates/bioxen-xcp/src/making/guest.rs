@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bioxen_core::backend::StartError;
 use bioxen_core::protocol::standalone::Order;
 use bioxen_core::{FileCopy, Grants, Interpreter, InterpreterFacts, Isolation, Mechanism, VmSpec};
 use bytes::Bytes;
+use futures::future::maybe_done;
 
 use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
 use crate::cloud_init::{Evidence, Verdict};
@@ -119,7 +121,17 @@ impl Attempt {
             Ok(self.unless_abandoned(reaching).await??)
         };
         let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
-        let grown = self.cloud_init(&connection, progress);
+        // The guest's user is there, so that the worker can go on its way while cloud-init is waited for.
+        let preparing = prepare(&connection, &self.order.worker);
+        let mut preparing = Box::pin(maybe_done(preparing));
+        let grown = async {
+            let mut verdict = pin!(self.cloud_init(&connection, progress));
+            tokio::select! {
+                verdict = &mut verdict => return verdict,
+                () = &mut preparing => {}
+            }
+            verdict.await
+        };
         self.step(StepKind::CloudInit, &mut timeline, grown).await?;
         let unseeded = self.unseed(progress);
         self.step(StepKind::Unseed, &mut timeline, unseeded).await?;
@@ -132,7 +144,13 @@ impl Attempt {
             self.step(StepKind::Files, &mut timeline, copied).await?;
         }
         let started = async {
-            let starting = start_lua(&connection, &self.order.spec, &self.order.worker);
+            let starting = async {
+                preparing.as_mut().await;
+                let Some(prepared) = preparing.as_mut().take_output() else {
+                    unreachable!("it was waited for, and nobody has taken it before")
+                };
+                start_prepared(&connection, &self.order.spec, prepared?).await
+            };
             let lua = self.unless_abandoned(starting).await??;
             if let Some(known) = &mut progress.known {
                 known.ready = true;
@@ -141,6 +159,7 @@ impl Attempt {
             Ok(lua)
         };
         let lua = self.step(StepKind::Lua, &mut timeline, started).await?;
+        drop(preparing);
         progress.timeline = timeline;
         progress.warnings.extend(lua.fallback.clone());
         Ok((connection, lua))
@@ -158,13 +177,14 @@ impl Attempt {
         // It returns when cloud-init is done, one way or another; what it says is read below, as its words
         // differ from version to version.
         run(Command::new("cloud-init").arguments(["status", "--wait"])).await?;
-        let status = run(Command::new("cloud-init").arguments(["status", "--format", "json"]));
-        let status = status.await?.stdout;
-        let cat = async |path: &str| run(Command::new("cat").argument(path)).await;
-        let (file, result) =
-            (cat("/run/cloud-init/status.json").await?, cat("/run/cloud-init/result.json").await?);
+        let cat = |path: &str| run(Command::new("cat").argument(path));
+        let (status, file, result) = tokio::try_join!(
+            run(Command::new("cloud-init").arguments(["status", "--format", "json"])),
+            cat("/run/cloud-init/status.json"),
+            cat("/run/cloud-init/result.json"),
+        )?;
         let mut evidence = Evidence {
-            status_command: Some(&status),
+            status_command: Some(&status.stdout),
             status_file: Some(&file.stdout),
             result_file: Some(&result.stdout),
             log: None,
@@ -269,14 +289,40 @@ pub async fn start_lua(
     spec: &VmSpec,
     worker: &WorkerSource,
 ) -> Result<GuestLua, LuaError> {
+    let prepared = prepare(connection, worker).await?;
+    start_prepared(connection, spec, prepared).await
+}
+
+/// Our worker in a guest.
+struct Prepared {
+    path: String,
+    placed: Placed,
+}
+
+/// Puts our worker into a guest; `None` where none is to be there.
+async fn prepare(
+    connection: &Connection,
+    worker: &WorkerSource,
+) -> Result<Option<Prepared>, LuaError> {
+    match worker.image().await? {
+        Some(image) => place(connection, &image).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Starts Lua in a guest that is prepared for it.
+async fn start_prepared(
+    connection: &Connection,
+    spec: &VmSpec,
+    prepared: Option<Prepared>,
+) -> Result<GuestLua, LuaError> {
     let names = spec.grants.env.iter();
     let environment: BTreeMap<_, _> =
         names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect();
-    let Some(image) = worker.image().await? else {
+    let Some(Prepared { path, placed }) = prepared else {
         let reason = "no worker is to be copied into guests";
         return by_shim(connection, spec, environment, reason, None).await;
     };
-    let (path, placed) = place(connection, &image).await?;
     let order = Box::new(Order::of(spec, environment.clone()));
     let program = GuestProgram::Worker { path, order };
     match guest::start(connection, &program, LUA_WITHIN).await {
@@ -293,7 +339,7 @@ pub async fn start_lua(
     }
 }
 
-async fn place(connection: &Connection, image: &WorkerImage) -> Result<(String, Placed), LuaError> {
+async fn place(connection: &Connection, image: &WorkerImage) -> Result<Prepared, LuaError> {
     let files = connection.files().await?;
     let digest = image.digest().to_string();
     let short: String = digest.trim_start_matches("sha256:").chars().take(16).collect();
@@ -302,7 +348,7 @@ async fn place(connection: &Connection, image: &WorkerImage) -> Result<(String, 
     files.make_directories(&directory).await?;
     let path = format!("{directory}/{}", bioxen_worker::PROGRAM_NAME);
     let placed = files.put_worker(image, &path).await?;
-    Ok((path, placed))
+    Ok(Prepared { path, placed })
 }
 
 fn of_worker(

@@ -1,9 +1,10 @@
 //! Removing a machine with its disks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use xenapi::{Error, Ref, Task, TaskError, class, enums};
+use xenapi::{Error, Ref, Task, TaskError, class, enums, vbd};
 
 use crate::connected_pool::ConnectedPool;
 
@@ -67,14 +68,10 @@ pub async fn remove_machine(pool: &ConnectedPool, vm: &Ref<class::Vm>) -> Result
     }
     let mut disks = Vec::new();
     for vbd in &record.vbds {
-        match client.vbd().get_record(vbd).await {
-            Ok(vbd) if vbd.r#type == enums::VbdType::Disk => {
-                let disk = vbd.vdi.non_null();
-                disks.extend(disk.filter(|disk| !is_shared(pool, disk, &record.vbds)));
-            }
-            Ok(_) => {}
-            Err(error) if error.code() == Some("HANDLE_INVALID") => {}
-            Err(error) => return Err(error.into()),
+        let Some(vbd) = attachment(pool, vbd).await? else { continue };
+        if vbd.r#type == enums::VbdType::Disk {
+            let disk = vbd.vdi.clone().non_null();
+            disks.extend(disk.filter(|disk| !is_shared(pool, disk, &record.vbds)));
         }
     }
     match client.vm().destroy(vm).await {
@@ -85,6 +82,22 @@ pub async fn remove_machine(pool: &ConnectedPool, vm: &Ref<class::Vm>) -> Result
         remove_disk(pool, &disk).await?;
     }
     Ok(())
+}
+
+/// How a disk is attached; `None` where that is gone. What the pool has told of it is enough: a disk stays the
+/// same for as long as it is attached.
+async fn attachment(
+    pool: &ConnectedPool,
+    vbd: &Ref<class::Vbd>,
+) -> Result<Option<Arc<vbd::Record>>, RemovalError> {
+    if let Some(record) = pool.mirror().get(vbd) {
+        return Ok(Some(record));
+    }
+    match pool.client().vbd().get_record(vbd).await {
+        Ok(record) => Ok(Some(Arc::new(record))),
+        Err(error) if error.code() == Some("HANDLE_INVALID") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether another machine has the disk too.

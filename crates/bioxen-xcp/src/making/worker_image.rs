@@ -44,6 +44,11 @@ impl NoWorkerImage {
 }
 
 impl WorkerSource {
+    /// The same worker, in memory: a source that never reads it again.
+    pub(crate) async fn read(&self) -> Result<Self, NoWorkerImage> {
+        Ok(self.image().await?.map_or(Self::None, Self::Image))
+    }
+
     /// Reads it; `None` where there is to be none.
     pub(crate) async fn image(&self) -> Result<Option<WorkerImage>, NoWorkerImage> {
         let path = match self {
