@@ -171,6 +171,7 @@ impl Unit {
 
 fn shown_ratio(ratio: f64) -> String {
     match ratio {
+        ratio if ratio <= 0.0 => "0".into(),
         ratio if ratio < 0.1 => format!("1/{:.0}", 1.0 / ratio),
         ratio if ratio < 10.0 => format!("{ratio:.2} ×"),
         ratio => format!("{ratio:.0} ×"),

@@ -53,6 +53,12 @@ impl Samples {
     pub fn rate_of(&self, amount: f64) -> Self {
         Self(self.0.iter().map(|seconds| amount / seconds).collect())
     }
+
+    /// Each sample less a constant that it contains.
+    #[must_use]
+    pub fn less(&self, constant: f64) -> Self {
+        Self(self.0.iter().map(|value| value - constant).collect())
+    }
 }
 
 impl FromIterator<f64> for Samples {
