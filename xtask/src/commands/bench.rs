@@ -3,10 +3,12 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use super::guest_worker;
 use crate::program::{cargo, run};
 use crate::steps::{Outcome, Steps};
 
-/// Runs the benchmarks, then the comparisons with other ways to run Lua and to speak to a pool
+/// Runs the benchmarks, then the comparisons with other ways to run Lua, to speak to a pool, and
+/// to make VMs there
 #[derive(Args)]
 pub(crate) struct Bench {
     /// Run only this step (may be repeated)
@@ -22,6 +24,8 @@ enum Step {
     Compare,
     /// The comparison in benches/pool
     Pool,
+    /// The comparison in benches/machines
+    Machines,
 }
 
 impl Bench {
@@ -39,6 +43,11 @@ impl Bench {
         steps.run(&Step::Pool, "the comparison with other clients of the Xen API", || {
             run(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
             run(&mut cargo(&["run", "--release", "--package", "compare-pool"]))?;
+            Ok(Outcome::Passed)
+        });
+        steps.run(&Step::Machines, "the comparison with other ways to make VMs on a pool", || {
+            guest_worker::build()?;
+            run(&mut cargo(&["run", "--release", "--package", "compare-machines"]))?;
             Ok(Outcome::Passed)
         });
         steps.finish()

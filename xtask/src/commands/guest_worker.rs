@@ -38,7 +38,7 @@ impl GuestWorker {
 }
 
 /// Builds it and puts it where it is found.
-fn build() -> Result<PathBuf> {
+pub(super) fn build() -> Result<PathBuf> {
     let directory = target_dir().join("guest");
     let arguments = ["build", "--release", "--package", "bioxen-worker"];
     let mut command = cargo(&arguments);
