@@ -20,8 +20,8 @@ use crate::configuration::Configuration;
 use crate::connected_pool::{Care, ConnectedPool};
 use crate::machine::{Machine, MachineError};
 use crate::making::{
-    self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, RemovalError,
-    WorkerSource, address_of,
+    self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, WorkerSource,
+    address_of,
 };
 use crate::plan::{Deadlines, StepKind};
 use crate::pool::{PoolError, PoolName, PoolSettings};
@@ -349,14 +349,14 @@ impl Held {
         }
     }
 
-    async fn remove(&self) -> Result<(), RemovalError> {
+    async fn remove(&self, name: &VmName) -> Result<(), MachineError> {
         if let Some(reached) = self.reached.lock().await.take() {
             reached.connection.close().await;
         }
         if self.stays {
             return Ok(());
         }
-        making::remove_machine(&self.pool, &self.vm).await
+        Machine::known(&self.pool, &self.vm, name.as_str()).delete().await.map(|_| ())
     }
 }
 
@@ -389,7 +389,7 @@ impl Backend for XcpngBackend {
 
     async fn remove(&self, vm: &VmName) -> Result<(), ShutdownError> {
         let Some(held) = self.lock().get(vm).cloned() else { return Ok(()) };
-        held.remove().await.map_err(|error| ShutdownError {
+        held.remove(vm).await.map_err(|error| ShutdownError {
             left: format!("the machine of vm `{vm}`"),
             source: Some(error.into()),
         })?;
@@ -405,7 +405,7 @@ impl Backend for XcpngBackend {
     /// Deletes the machines that were made, and logs out.
     async fn shutdown(&self) -> Result<(), ShutdownError> {
         let machines = std::mem::take(&mut *self.lock());
-        let removing = machines.iter().map(async |(name, held)| (name, held.remove().await));
+        let removing = machines.iter().map(async |(name, held)| (name, held.remove(name).await));
         let mut left = Vec::new();
         for (name, removed) in join_all(removing).await {
             if let Err(error) = removed {
@@ -436,7 +436,7 @@ impl Drop for XcpngBackend {
         for (name, held) in made {
             runtime.spawn(async move {
                 let _busy = held.pool.busy();
-                if let Err(error) = held.remove().await {
+                if let Err(error) = held.remove(&name).await {
                     tracing::warn!(vm = %name, error = %Chain(&error), "its machine was left");
                 }
             });

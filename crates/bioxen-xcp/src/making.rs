@@ -16,8 +16,8 @@ mod copying;
 mod error;
 mod guest;
 mod machine;
-mod removal;
 mod setup;
+mod undoing;
 mod worker_image;
 
 use std::fmt;
@@ -39,7 +39,6 @@ pub(crate) use address::address_of;
 pub use copying::{copy_spec, make_copy, start_copy};
 pub use error::{Cause, JournalError, MakeError};
 pub use guest::{GuestLua, LuaError, copy_in, reach, start_lua};
-pub use removal::{RemovalError, remove_machine};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 
 use crate::connected_pool::ConnectedPool;
@@ -248,6 +247,8 @@ struct Progress {
     /// The server's task that makes the VM, until that is known.
     cloning: Option<Task<Ref<class::Vm>>>,
     vm: Option<Ref<class::Vm>>,
+    /// Whether the seed disk was asked for.
+    seeding: bool,
     seed: Option<machine::SeedOnPool>,
     known: Option<Known>,
     warnings: Vec<String>,
@@ -297,7 +298,7 @@ impl Attempt {
                 None => unreachable!("a machine that was started is known"),
             },
             Err((step, cause)) => {
-                let left = self.undo(progress).await;
+                let left = self.undo(progress, &cause).await;
                 let (vm, cause) = (self.order.spec.name.clone(), Box::new(cause));
                 Err(MakeError { vm, step, cause, left })
             }
@@ -381,40 +382,6 @@ impl Attempt {
             Some(known) => Ok(self.order.journal.note(known).await?),
             None => Ok(()),
         }
-    }
-
-    /// Removes what was made, and names what could not be removed.
-    async fn undo(&self, mut progress: Progress) -> Vec<String> {
-        let (pool, mut left) = (&self.order.pool, Vec::new());
-        if progress.known.is_none() {
-            return left;
-        }
-        let label = crate::tags::making_label(self.making);
-        if let Some(cloning) = progress.cloning.take() {
-            progress.vm = removal::end_cloning(cloning).await;
-        }
-        let found = match progress.vm {
-            Some(vm) => Ok(vec![vm]),
-            None => pool.client().vm().get_by_name_label(&label).await,
-        };
-        match found {
-            Ok(vms) => {
-                for vm in vms {
-                    if let Err(error) = remove_machine(pool, &vm).await {
-                        left.push(format!("vm `{label}`: {}", Chain(&error)));
-                    }
-                }
-            }
-            Err(error) => left.push(format!("vm `{label}`: {}", Chain(&error))),
-        }
-        if let Some(seed) = progress.seed
-            && let Err(error) = removal::remove_disk(pool, &seed.disk).await
-        {
-            left.push(format!("its seed disk: {}", Chain(&error)));
-        }
-        let vm = self.order.spec.name.clone();
-        (self.order.report)(Event::MakingUndone { vm, left: left.clone(), at: Timestamp::now() });
-        left
     }
 }
 

@@ -24,6 +24,9 @@ const ADOPTED: &str = "bioxen:adopted";
 
 const KEYS: [&str; 6] = [OWNER, VM, FLEET, RUN, EXPIRES, ADOPTED];
 
+/// The attempt that a disk is made for.
+const ATTEMPT: &str = "bioxen:making";
+
 /// How the names of VMs begin that are being made.
 const MAKING: &str = "bioxen:making:";
 
@@ -118,6 +121,16 @@ impl Tags {
         });
         changes
     }
+}
+
+/// Says of a disk which attempt it is made for, as its name does not.
+pub(crate) fn write_attempt(making: Uuid, other_config: &mut Map<String, String>) {
+    other_config.insert(ATTEMPT.into(), making.to_string());
+}
+
+/// Which attempt a disk is made for, where it says so.
+pub(crate) fn read_attempt(other_config: &Map<String, String>) -> Option<Uuid> {
+    other_config.get(ATTEMPT)?.parse().ok()
 }
 
 /// The name of a VM while it is being made.

@@ -67,13 +67,18 @@ impl Machine {
         self.remove(self.step("delete")).await
     }
 
+    /// The VM with this reference, which may have come or gone while the mirror has not heard of it.
+    pub(crate) fn known(pool: &Arc<ConnectedPool>, reference: &Ref<class::Vm>, name: &str) -> Self {
+        Self::new(pool, reference.clone(), Uuid::nil(), name)
+    }
+
     /// Waits until the mirror shows all that has happened, for a VM of this name that may be gone.
     pub(crate) async fn catch_up(pool: &Arc<ConnectedPool>, vm: &str) -> Result<(), MachineError> {
         Self::gone(pool, vm).step("look for what is left of").catch_up().await
     }
 
     fn gone(pool: &Arc<ConnectedPool>, name: &str) -> Self {
-        Self::new(pool, Ref::null(), Uuid::nil(), name)
+        Self::known(pool, &Ref::null(), name)
     }
 
     /// Deletes a disk that was left of a VM of this name.

@@ -6,7 +6,7 @@ use bioxen_core::VmName;
 use xenapi::mirror::WaitError;
 use xenapi::{Error, TaskError, TransferError};
 
-use super::{LuaError, RemovalError};
+use super::LuaError;
 use crate::cloud_init::{InvalidCloudConfig, InvalidSetting, SeedError};
 use crate::machine::MachineError;
 use crate::plan::{PlanError, StepKind};
@@ -98,7 +98,7 @@ pub enum Cause {
     Lua(Box<LuaError>),
     /// The seed disk could not be removed.
     #[error("the seed disk could not be removed")]
-    Removal(#[from] RemovalError),
+    Removal(#[source] Box<MachineError>),
     /// What is known of it could not be noted.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -143,7 +143,38 @@ impl From<TransferError> for Cause {
     }
 }
 
+impl From<MachineError> for Cause {
+    fn from(error: MachineError) -> Self {
+        Self::Removal(Box::new(error))
+    }
+}
+
 impl Cause {
+    /// Whether the pool may have done, or may yet do, what it was asked for last.
+    pub(super) fn is_unclear(&self) -> bool {
+        match self {
+            Self::Pool(error) => error.may_have_run(),
+            Self::Task(error) => {
+                error.may_have_run() || matches!(error, TaskError::Cancelled { .. })
+            }
+            Self::Deadline { .. } => true,
+            Self::Plan(_)
+            | Self::Transfer(_)
+            | Self::Wait(_)
+            | Self::Setting(_)
+            | Self::CloudConfig(_)
+            | Self::Seed(_)
+            | Self::NoDisk { .. }
+            | Self::Ssh(_)
+            | Self::CloudInit { .. }
+            | Self::File(_)
+            | Self::Lua(_)
+            | Self::Removal(_)
+            | Self::Journal(_)
+            | Self::Abandoned => false,
+        }
+    }
+
     /// What the reader can do about it.
     pub fn hint(&self) -> String {
         let of_code = |code: Option<&str>| match code? {

@@ -14,6 +14,7 @@ use futures::future::maybe_done;
 
 use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
 use crate::cloud_init::{Evidence, Verdict};
+use crate::machine::Machine;
 use crate::plan::StepKind;
 use crate::ssh::files::{FileError, Placed, WorkerImage};
 use crate::ssh::guest::{self, GuestError, GuestMachine, GuestProgram, SshLink};
@@ -238,7 +239,8 @@ impl Attempt {
             }
             client.vbd().destroy(&attachment).await?;
         }
-        super::removal::remove_disk(&self.order.pool, &disk).await?;
+        let vm = self.order.spec.name.as_str();
+        Machine::discard_disk(&self.order.pool, vm, &disk).await?;
         progress.seed = None;
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::setup::{self, Setup};
 use super::{Attempt, Cause, Progress};
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
-use crate::tags::{Tags, making_label};
+use crate::tags::{Tags, making_label, write_attempt};
 
 /// A key of `other_config` that would have disks made, or keep a copy from being deleted.
 const OF_THE_TEMPLATE: [&str; 3] = ["disks", "default_template", "install-methods"];
@@ -98,13 +98,21 @@ impl Attempt {
         plan: &Plan,
     ) -> Result<(), Cause> {
         let vms = self.order.pool.client().vm();
-        let mut other_config = record.other_config.clone();
-        for key in OF_THE_TEMPLATE {
-            other_config.remove(key);
+        // Key by key: whoever watches the pool may write keys of their own meanwhile.
+        for key in OF_THE_TEMPLATE.into_iter().filter(|key| record.other_config.contains_key(*key))
+        {
+            vms.remove_from_other_config(vm, key).await?;
         }
-        self.tags(plan).write(&mut other_config);
-        // From here on its tags tell whose it is, and it can have its name.
-        vms.set_other_config(vm, &other_config).await?;
+        // A template that was a VM of ours may have old tags.
+        for (key, value) in Tags::changes(Some(&self.tags(plan)), &record.other_config) {
+            if record.other_config.contains_key(key) {
+                vms.remove_from_other_config(vm, key).await?;
+            }
+            if let Some(value) = value {
+                vms.add_to_other_config(vm, key, &value).await?;
+            }
+        }
+        // Now that its tags tell whose it is, it can have its name.
         vms.set_name_label(vm, &plan.label).await?;
         vms.provision(vm).await?;
         Ok(())
@@ -206,6 +214,7 @@ impl Attempt {
         let image = SeedDisk::new(&seed);
         let mut other_config = Map::default();
         self.tags(plan).write(&mut other_config);
+        write_attempt(self.making, &mut other_config);
         let disk = vdi::Record {
             name_label: format!("{} seed", plan.label),
             name_description: "What the guest sets itself up by; it may be deleted".into(),
@@ -215,6 +224,7 @@ impl Attempt {
             other_config,
             ..vdi::Record::default()
         };
+        progress.seeding = true;
         let disk = client.vdi().create(&disk).await?;
         progress.seed = Some(SeedOnPool { disk: disk.clone(), attachment: None });
         let source = xenapi::Source::bytes(image.used().to_vec());

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bioxen_core::backend::Report;
 use bioxen_core::{ByteSize, Event};
 use bioxen_xcp::Machine;
-use bioxen_xcp::making::{Cause, MakeOrder, finish, make, make_copy, remove_machine, start};
+use bioxen_xcp::machine::Done;
+use bioxen_xcp::making::{Cause, MakeOrder, finish, make, make_copy, start};
 use bioxen_xcp::plan::{PlanError, StepKind};
 use bioxen_xcp::tags::Tags;
 use tokio::sync::Notify;
@@ -31,7 +32,7 @@ async fn a_machine_is_made_with_lua_in_it_and_removed_with_all_that_is_its() {
     assert_eq!(made.warnings, Vec::<String>::new());
     assert_eq!(made.lua.interpreter.version, "Lua 5.4.9");
     assert_eq!(made.lua.fallback, None);
-    remove_machine(&lab.pool, &made.vm).await.unwrap();
+    Machine::find(&lab.pool, "gc").unwrap().delete().await.unwrap();
     assert_eq!(lab.ours().await, before);
     let events = lab.events.lock().unwrap();
     let ended =
@@ -86,9 +87,9 @@ async fn a_machine_is_as_large_and_connected_as_was_ordered() {
         }
     }
     assert_eq!(sizes, [12 * GIB]);
-    remove_machine(&lab.pool, &made.vm).await.unwrap();
-    // A repeat does nothing.
-    remove_machine(&lab.pool, &made.vm).await.unwrap();
+    let machine = Machine::find(&lab.pool, "large").unwrap();
+    assert_eq!(machine.delete().await.unwrap().vm, Done::Now);
+    assert_eq!(machine.delete().await.unwrap().vm, Done::Already);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +99,7 @@ async fn whichever_call_fails_nothing_is_left_and_the_step_is_named() {
     for (call, step) in [
         ("VM.clone", StepKind::Clone),
         ("VM.get_record", StepKind::Clone),
-        ("VM.set_other_config", StepKind::Provision),
+        ("VM.add_to_other_config", StepKind::Provision),
         ("VM.provision", StepKind::Provision),
         ("VM.set_memory_limits", StepKind::Size),
         ("VDI.resize", StepKind::Disk),
@@ -155,7 +156,7 @@ async fn a_machine_that_was_only_started_is_finished_later_and_its_seed_goes_the
         let ours = lab.ours().await;
         assert!(!ours.iter().any(|name| name == "gc seed"), "{ours:?}");
     }
-    remove_machine(&lab.pool, &vm).await.unwrap();
+    Machine::find(&lab.pool, "gc").unwrap().delete().await.unwrap();
     assert_eq!(lab.ours().await, before);
 }
 
