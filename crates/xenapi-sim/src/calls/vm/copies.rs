@@ -89,16 +89,23 @@ async fn make(
         Ok(()) => call.take_time().await,
         Err(error) => Err(error),
     };
-    if let Err(error) = made {
-        for disk in &disks {
-            vdi::remove(call, disk.vdi).await?;
+    let made = made.and_then(|()| {
+        let mut db = call.inner.write();
+        // Whoever is copied may have vanished meanwhile.
+        db.row("VM", vm)?;
+        let copy = new_vm(call, &mut db, &row, call.text(1), kind, &disks)?;
+        tell(call, &mut db, message, vm);
+        Ok(copy)
+    });
+    match made {
+        Ok(copy) => Ok(copy.into()),
+        Err(error) => {
+            for disk in &disks {
+                vdi::remove(call, disk.vdi).await?;
+            }
+            Err(error)
         }
-        return Err(error);
     }
-    let mut db = call.inner.write();
-    let copy = new_vm(call, &mut db, &row, call.text(1), kind, &disks)?;
-    tell(call, &mut db, message, vm);
-    Ok(copy.into())
 }
 
 async fn copy_bytes(call: &Call, disks: &[NewDisk]) -> Result<(), ApiError> {
