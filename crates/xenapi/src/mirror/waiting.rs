@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::inner::Status;
 use super::{Mirror, State, View};
@@ -41,6 +41,10 @@ pub enum WaitError {
     #[error("could not place a barrier in the events")]
     Barrier(#[source] Error),
 }
+
+/// How often a barrier is asked for that a connection broke under, and how long after one another.
+const BARRIERS: u32 = 5;
+const BETWEEN_BARRIERS: Duration = Duration::from_millis(100);
 
 /// What is waited for, and until when.
 struct Wait<'w> {
@@ -90,6 +94,21 @@ impl<'w> Wait<'w> {
             State::Ended { error } => Err(self.ended(error)),
             State::Filling { .. } | State::InStep { .. } | State::Behind { .. } => Ok(()),
         }
+    }
+}
+
+/// Whether another answer may come to the same call, as when a proxy or the server itself was restarted.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Connect { .. }
+        | Error::Transport { .. }
+        | Error::Http { .. }
+        | Error::Protocol { .. } => true,
+        Error::Api { .. }
+        | Error::Tls { .. }
+        | Error::TooLarge { .. }
+        | Error::Timeout { .. }
+        | Error::Closed => false,
     }
 }
 
@@ -168,6 +187,7 @@ impl Mirror {
     pub async fn barrier(&self, limit: Duration) -> Result<(), WaitError> {
         let wait = Wait::new("the events before a barrier", limit);
         let mut statuses = self.inner.subscribe();
+        let mut broken = 0;
         let found = async {
             loop {
                 wait.status(&mut statuses, Status::is_filled).await?;
@@ -190,6 +210,11 @@ impl Mirror {
                     // The pool is another one, which events will tell.
                     Err(error) if error.code() == Some("HANDLE_INVALID") => {
                         wait.status(&mut statuses, |status| status.fillings != before).await?;
+                    }
+                    // One barrier more does no harm.
+                    Err(error) if may_pass(&error) && broken < BARRIERS => {
+                        sleep(BETWEEN_BARRIERS * 2_u32.pow(broken)).await;
+                        broken += 1;
                     }
                     Err(error) => return Err(WaitError::Barrier(error)),
                 }
