@@ -408,7 +408,14 @@ impl MachineError {
             Self::Pool { step: LEARN_ADDRESS, .. } => {
                 Some("see that its guest has booted, and that guest tools run in it".into())
             }
-            Self::Pool { source, .. } => source.hint(),
+            Self::Pool { vm, source, .. } => {
+                Some(source.hint().unwrap_or_else(|| match source.code() {
+                    Some("VM_BAD_POWER_STATE") => {
+                        format!("its state has changed meanwhile: see `bioxen vm show {vm}`")
+                    }
+                    _ => "find out what the pool says with `bioxen pool check`".into(),
+                }))
+            }
         }
     }
 
