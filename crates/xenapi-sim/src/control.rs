@@ -294,7 +294,8 @@ pub(crate) async fn vanish(inner: &Arc<Inner>, vm: Ref) {
         guests::turned_off(inner, &mut db, vm);
         let drives = row.get("VBDs").ref_items().filter_map(|drive| db.find("VBD", drive));
         let drives = drives.filter(|drive| drive.text("type") != "CD");
-        let disks: Vec<Ref> = drives.map(|drive| drive.reference("VDI")).collect();
+        let mut disks: Vec<Ref> = drives.map(|drive| drive.reference("VDI")).collect();
+        disks.push(row.reference("suspend_VDI"));
         calls::vm::delete(&mut db, &row);
         let disks = disks.into_iter().filter_map(|disk| {
             let uuid = db.find("VDI", disk).filter(|row| row.refs("VBDs").is_empty())?.uuid();
