@@ -66,6 +66,7 @@ impl Client {
             source,
             format: Format::Raw,
             skip_zeros: false,
+            through_master: false,
             patience: self.timeout(),
             report: None,
         }
@@ -95,6 +96,7 @@ pub struct DiskImport {
     source: Source,
     format: Format,
     skip_zeros: bool,
+    through_master: bool,
     patience: Duration,
     report: Option<Report>,
 }
@@ -123,6 +125,12 @@ impl DiskImport {
         Self { skip_zeros: true, ..self }
     }
 
+    /// Sends it to the pool's master without asking about the disk first: for a caller who knows that the
+    /// disk is large enough, and that the master is connected to its storage. All of it is sent then.
+    pub fn through_master(self) -> Self {
+        Self { through_master: true, ..self }
+    }
+
     /// Gives up when nothing moves for so long, instead of the client's own timeout.
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -135,12 +143,19 @@ impl DiskImport {
     }
 
     async fn run(self) -> Result<Imported, TransferError> {
-        let Self { client, disk, mut source, format, skip_zeros, patience, report } = self;
+        let Self { client, disk, mut source, format, skip_zeros, through_master, patience, report } =
+            self;
         let (length, object) = (source.length(), disk.to_string());
         let meter = Meter::new(Some(length), report);
         let may_skip = skip_zeros && format == Format::Raw;
         let fits = (format == Format::Raw).then_some(length);
-        let plan = plan_import(&client, &disk, fits, may_skip).await;
+        let plan = async {
+            if through_master {
+                return Ok((Form::Whole, vec![client.attached().await?.0]));
+            }
+            plan_import(&client, &disk, fits, may_skip).await
+        };
+        let plan = plan.await;
         let (form, hosts) =
             plan.map_err(|reason| unstarted(Direction::DiskImport, object.clone(), reason))?;
         let upload = |form| Upload {

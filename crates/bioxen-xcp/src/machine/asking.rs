@@ -160,10 +160,22 @@ impl<'m> Step<'m> {
         self,
         call: impl Fn(&Client) -> AsyncCall<R>,
     ) -> Result<R, Cause> {
-        let trailing = Instant::now() + TRAILING;
-        let trails =
-            |cause: &Cause| cause.code() == Some("VDI_IN_USE") && Instant::now() < trailing;
+        let trails = trailing();
         self.run_while(self.until, |cause| is_busy(cause) || trails(cause), call).await
+    }
+
+    /// Like [`Step::run_on_disk`], for what does not need to be a task: nobody would cancel it, and following
+    /// one costs the pool two calls more.
+    pub(super) async fn call_on_disk(
+        self,
+        call: impl Fn(&Client) -> AsyncCall<()>,
+    ) -> Result<(), Cause> {
+        let trails = trailing();
+        let once = |limit| {
+            let call = call(self.machine.pool.client()).timeout(limit);
+            async move { Ok(call.await?) }
+        };
+        self.again_while(self.until, |cause| is_busy(cause) || trails(cause), once).await
     }
 
     async fn run_while<R: FromWire + Send + 'static>(
@@ -172,10 +184,19 @@ impl<'m> Step<'m> {
         passes: impl Fn(&Cause) -> bool,
         call: impl Fn(&Client) -> AsyncCall<R>,
     ) -> Result<R, Cause> {
+        self.again_while(until, passes, |limit| self.run_once(limit, &call)).await
+    }
+
+    async fn again_while<R, F: Future<Output = Result<R, Cause>>>(
+        self,
+        until: Instant,
+        passes: impl Fn(&Cause) -> bool,
+        once: impl Fn(Duration) -> F,
+    ) -> Result<R, Cause> {
         let mut pause = FIRST_PAUSE;
         loop {
             let limit = until.saturating_duration_since(Instant::now());
-            match self.run_once(limit, &call).await {
+            match once(limit).await {
                 Err(cause) if passes(&cause) && Instant::now() + pause < until => {
                     debug!(vm = %self.machine.name, step = self.name, %cause, "asking again");
                     sleep(pause).await;
@@ -258,6 +279,12 @@ impl<'m> Step<'m> {
         let caught_up = self.machine.pool.mirror().barrier(self.left()).await;
         caught_up.map_err(|source| self.failed(source))
     }
+}
+
+/// Whether a disk is in use yet that was detached a moment ago.
+fn trailing() -> impl Fn(&Cause) -> bool {
+    let end = Instant::now() + TRAILING;
+    move |cause| cause.code() == Some("VDI_IN_USE") && Instant::now() < end
 }
 
 /// Whether something else goes on with the VM, or the pool is too busy.

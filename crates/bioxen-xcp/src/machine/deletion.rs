@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 use xenapi::enums::VmPowerState;
-use xenapi::{AsyncCall, Client, Ref, class};
+use xenapi::{AsyncCall, Client, Ref, class, vm};
 
 use super::asking::Step;
 use super::disks::{Disk, disks};
@@ -39,17 +39,26 @@ pub struct Deleted {
     pub kept: Vec<Disk>,
 }
 
+impl Deleted {
+    fn nothing() -> Self {
+        Self { vm: Done::Already, snapshots: 0, disks: 0, freed: 0, kept: Vec::new() }
+    }
+}
+
 impl Machine {
     /// Deletes it with its snapshots and with those disks that came with it and that no other VM has,
     /// running or not. Deleting what is gone succeeds and says so; what was adopted, or was not made by
     /// this installation, is refused.
     pub async fn delete(&self) -> Result<Deleted, MachineError> {
         let step = self.step("delete");
-        match self.owned(step).await {
-            // There may be disks left of it, which the mirror may know of yet.
-            Ok(_) | Err(MachineError::Gone { .. }) => self.remove(step).await,
-            Err(error) => Err(error),
-        }
+        let before = self.pool.mirror().get(&self.reference);
+        step.catch_up().await?;
+        // There may be disks left of one that is gone, which the mirror may know of yet.
+        let Some(vm) = self.pool.mirror().get(&self.reference).or(before) else {
+            return Ok(Deleted::nothing());
+        };
+        self.check_owned(step, Tags::read(&vm.other_config))?;
+        self.remove(step, &vm).await
     }
 
     /// Its name and marks as the pool has them now; `None` if it is gone.
@@ -64,7 +73,14 @@ impl Machine {
 
     /// Deletes it like [`Machine::delete`], for a caller who has seen that it may.
     pub(crate) async fn discard(&self) -> Result<Deleted, MachineError> {
-        self.remove(self.step("delete")).await
+        let step = self.step("delete");
+        let before = self.pool.mirror().get(&self.reference);
+        step.catch_up().await?;
+        // What the mirror has lost by now went away in this moment, its disks perhaps not with it.
+        match self.pool.mirror().get(&self.reference).or(before) {
+            Some(vm) => self.remove(step, &vm).await,
+            None => Ok(Deleted::nothing()),
+        }
     }
 
     /// The VM with this reference, which may have come or gone while the mirror has not heard of it.
@@ -91,26 +107,20 @@ impl Machine {
         gone.remove_disk(gone.step("delete a disk of"), disk).await
     }
 
-    /// Deletes it, whosever it is.
-    async fn remove(&self, step: Step<'_>) -> Result<Deleted, MachineError> {
-        let mut deleted =
-            Deleted { vm: Done::Already, snapshots: 0, disks: 0, freed: 0, kept: Vec::new() };
-        let before = self.pool.mirror().get(&self.reference);
-        step.catch_up().await?;
-        // What the mirror has lost by now went away in this moment, its disks perhaps not with it.
-        let Some(vm) = self.pool.mirror().get(&self.reference).or(before) else {
-            return Ok(deleted);
-        };
+    /// Deletes it, whosever it is, as the mirror showed it a moment ago.
+    async fn remove(&self, step: Step<'_>, vm: &vm::Record) -> Result<Deleted, MachineError> {
+        let mut deleted = Deleted::nothing();
         let (going, kept) =
-            disks(&self.pool.mirror().view(), &vm).into_iter().partition(|it| it.goes_with_vm);
+            disks(&self.pool.mirror().view(), vm).into_iter().partition(|it| it.goes_with_vm);
         deleted.kept = kept;
+        let mut runs = vm.power_state != VmPowerState::Halted;
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.remove_once(step, &going, &mut deleted).await {
+            match self.remove_once(step, runs, &going, &mut deleted).await {
                 Err(error) if tries == TRIES => return Err(error),
                 // Somebody has started it.
-                Err(_) if self.runs(step).await? => {}
+                Err(_) if self.runs(step).await? => runs = true,
                 outcome => return outcome.map(|()| deleted),
             }
         }
@@ -127,10 +137,11 @@ impl Machine {
     async fn remove_once(
         &self,
         step: Step<'_>,
+        runs: bool,
         going: &[Disk],
         deleted: &mut Deleted,
     ) -> Result<(), MachineError> {
-        if self.runs(step).await? {
+        if runs {
             let _turn = step.turn().await?;
             match self.cut_power(step).await {
                 Ok(_) | Err(MachineError::Gone { .. }) => {}
@@ -207,7 +218,7 @@ impl Machine {
         let mut tries = 0;
         loop {
             tries += 1;
-            match step.run_on_disk(&call).await {
+            match step.call_on_disk(&call).await {
                 Ok(()) => return Ok(Done::Now),
                 Err(cause) if cause.says_gone(reference) => {
                     // If it was not clear whether it went the last time, then it did.

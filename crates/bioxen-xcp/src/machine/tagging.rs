@@ -55,6 +55,15 @@ impl Machine {
     /// Its marks, where it is this installation's to delete.
     pub(super) async fn owned(&self, step: Step<'_>) -> Result<Tags, MachineError> {
         let tags = self.tags_now(step).await?;
+        self.check_owned(step, tags)
+    }
+
+    /// Its marks, where by those it is this installation's to delete.
+    pub(super) fn check_owned(
+        &self,
+        step: Step<'_>,
+        tags: Option<Tags>,
+    ) -> Result<Tags, MachineError> {
         let reason = match tags {
             Some(tags) if tags.owner == self.pool.owner() => {
                 if !tags.adopted {

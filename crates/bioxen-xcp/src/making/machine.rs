@@ -1,6 +1,7 @@
 //! The steps that concern the pool alone: from a template to a machine that boots.
 
 use bioxen_core::MacAddress;
+use xenapi::mirror::View;
 use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
 
 use super::setup::{self, Setup};
@@ -9,8 +10,8 @@ use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
 use crate::tags::{Tags, making_label, write_attempt};
 
-/// A key of `other_config` that would have disks made, or keep a copy from being deleted.
-const OF_THE_TEMPLATE: [&str; 3] = ["disks", "default_template", "install-methods"];
+/// Keys of `other_config` that would have disks made, or keep a copy from being deleted.
+const OF_THE_TEMPLATE: [&str; 2] = ["disks", "default_template"];
 
 /// A seed disk on a pool.
 #[derive(Clone, Debug)]
@@ -227,8 +228,11 @@ impl Attempt {
         progress.seeding = true;
         let disk = client.vdi().create(&disk).await?;
         progress.seed = Some(SeedOnPool { disk: disk.clone(), attachment: None });
-        let source = xenapi::Source::bytes(image.used().to_vec());
-        client.import_disk(&disk, source).await?;
+        let mut import = client.import_disk(&disk, xenapi::Source::bytes(image.used().to_vec()));
+        if master_has(&self.order.pool.mirror().view(), &plan.storage.reference) {
+            import = import.through_master();
+        }
+        import.await?;
         let attachment = vbd::Record {
             vm: vm.clone(),
             vdi: disk.clone(),
@@ -255,6 +259,14 @@ impl Attempt {
         drop(permit);
         Ok(())
     }
+}
+
+/// Whether the master of a pool is connected to a storage repository.
+fn master_has(view: &View<'_>, storage: &Ref<class::Sr>) -> bool {
+    let Some((_, pool)) = view.iter::<class::Pool>().next() else { return false };
+    view.iter::<class::Pbd>().any(|(_, connection)| {
+        connection.sr == *storage && connection.host == pool.master && connection.currently_attached
+    })
 }
 
 /// A size as the server counts: no disk and no memory comes near the end of its numbers.
