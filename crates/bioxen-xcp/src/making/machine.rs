@@ -113,9 +113,10 @@ impl Attempt {
                 vms.add_to_other_config(vm, key, &value).await?;
             }
         }
-        // Now that its tags tell whose it is, it can have its name.
-        vms.set_name_label(vm, &plan.label).await?;
         vms.provision(vm).await?;
+        // Now that its tags tell whose it is, and it is no template any more, it can have its name: whoever looks
+        // for leaks takes a template of another name for one that somebody has made of a VM.
+        vms.set_name_label(vm, &plan.label).await?;
         Ok(())
     }
 
