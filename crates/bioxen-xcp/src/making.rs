@@ -39,6 +39,7 @@ pub(crate) use address::address_of;
 pub use copying::{copy_spec, make_copy, start_copy};
 pub use error::{Cause, JournalError, MakeError};
 pub use guest::{GuestLua, LuaError, copy_in, reach, start_lua};
+pub use undoing::{DeadAttempt, remove_attempt};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 
 use crate::connected_pool::ConnectedPool;

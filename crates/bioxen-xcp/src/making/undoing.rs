@@ -1,14 +1,17 @@
 //! Removing what an attempt has made, when it has come to nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bioxen_core::Event;
+use bioxen_core::{Event, VmName};
 use jiff::Timestamp;
+use uuid::Uuid;
 use xenapi::enums::VmOperation;
 use xenapi::mirror::View;
 use xenapi::{Ref, Task, class};
 
 use super::{Attempt, Cause, Chain, Progress};
+use crate::connected_pool::ConnectedPool;
 use crate::machine::{Machine, MachineError};
 use crate::plan::StepKind;
 use crate::tags::{making_label, read_attempt};
@@ -19,58 +22,116 @@ const CANCELLED_WITHIN: Duration = Duration::from_mins(2);
 /// How long something may take to appear of which the pool did not say whether it is made.
 const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
+/// An attempt to make a VM whose controller has died, as far as that had noted down what it was doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadAttempt {
+    /// The VM.
+    pub vm: VmName,
+    /// Which attempt it was.
+    pub making: Uuid,
+    /// The uuid of the template, or VM, of which it was to be a copy.
+    pub template: String,
+    /// The identity of the VM on the pool, where that was known.
+    pub uuid: Option<String>,
+}
+
+/// Removes all that an attempt has made whose controller has died. When this has succeeded nothing of it is
+/// on the pool, and nothing comes any more, so that it can be forgotten; a repeat does nothing. A VM that was
+/// adopted meanwhile is refused.
+pub async fn remove_attempt(
+    pool: &Arc<ConnectedPool>,
+    attempt: &DeadAttempt,
+) -> Result<(), MachineError> {
+    let DeadAttempt { vm, making, template, uuid } = attempt;
+    Machine::catch_up(pool, vm.as_str()).await?;
+    let template = pool.mirror().by_uuid::<class::Vm>(template).map(|(template, _)| template);
+    let made = Made { pool, vm, making: *making, template };
+    match uuid {
+        Some(uuid) => {
+            if let Some((vm, _)) = pool.mirror().by_uuid::<class::Vm>(uuid) {
+                made.remove_vm(&vm).await?;
+            }
+        }
+        None => made.remove_unseen(true).await?,
+    }
+    made.remove_disk(None, true).await
+}
+
 impl Attempt {
     /// Removes what was made, and names what could not be removed.
     pub(super) async fn undo(&self, mut progress: Progress, cause: &Cause) -> Vec<String> {
         let mut left = Vec::new();
-        if progress.known.is_none() {
-            return left;
-        }
+        let Some(known) = &progress.known else { return left };
+        let template = known.plan.as_ref().map(|plan| plan.template.reference.clone());
         if let Some(cloning) = progress.cloning.take() {
             progress.vm = end_cloning(cloning).await;
         }
-        let vm = self.order.spec.name.clone();
-        if let Err(error) = self.remove_vms(&progress, cause).await {
+        let (pool, vm) = (&self.order.pool, &self.order.spec.name);
+        let made = Made { pool, vm, making: self.making, template };
+        let removed = match &progress.vm {
+            Some(vm) => made.remove_vm(vm).await,
+            None => made.remove_unseen(cause.is_unclear()).await,
+        };
+        if let Err(error) = removed {
             left.push(Chain(&error).to_string());
         }
-        if let Err(error) = self.remove_seed(&progress, cause).await {
+        let disk = progress.seed.map(|seed| seed.disk);
+        let is_unclear = progress.seeding && cause.is_unclear();
+        if let Err(error) = made.remove_disk(disk, is_unclear).await {
             left.push(format!("its seed disk: {}", Chain(&error)));
         }
-        (self.order.report)(Event::MakingUndone { vm, left: left.clone(), at: Timestamp::now() });
+        let (vm, at) = (vm.clone(), Timestamp::now());
+        (self.order.report)(Event::MakingUndone { vm, left: left.clone(), at });
         left
     }
+}
 
-    /// Removes the VM, by its reference or else by the name that only this attempt gives.
-    async fn remove_vms(&self, progress: &Progress, cause: &Cause) -> Result<(), MachineError> {
-        let (pool, label) = (&self.order.pool, making_label(self.making));
-        let vms = if let Some(vm) = &progress.vm {
-            vec![vm.clone()]
-        } else {
-            Machine::catch_up(pool, &label).await?;
-            if cause.is_unclear() {
-                self.await_clone(progress, &label).await;
+/// What an attempt has made, or may have.
+struct Made<'a> {
+    pool: &'a Arc<ConnectedPool>,
+    vm: &'a VmName,
+    making: Uuid,
+    template: Option<Ref<class::Vm>>,
+}
+
+impl Made<'_> {
+    /// Removes the VM: by its marks, or by the name that only this attempt gives before there are any.
+    async fn remove_vm(&self, vm: &Ref<class::Vm>) -> Result<(), MachineError> {
+        let machine = Machine::known(self.pool, vm, self.vm.as_str());
+        match machine.marks_now().await? {
+            None => Ok(()),
+            Some((name, _)) if name == making_label(self.making) => {
+                machine.discard().await.map(|_| ())
             }
-            let named = pool.mirror().by_name::<class::Vm>(&label);
-            named.into_iter().map(|(vm, _)| vm).collect()
-        };
-        for vm in vms {
-            Machine::known(pool, &vm, &label).discard().await?;
+            Some(_) => machine.delete().await.map(|_| ()),
+        }
+    }
+
+    /// Removes the VM of which only the name is known. Where the pool has not said whether it makes it, it may
+    /// be yet to come.
+    async fn remove_unseen(&self, is_unclear: bool) -> Result<(), MachineError> {
+        let label = making_label(self.making);
+        Machine::catch_up(self.pool, self.vm.as_str()).await?;
+        if is_unclear {
+            self.await_clone(&label).await;
+        }
+        for (vm, _) in self.pool.mirror().by_name::<class::Vm>(&label) {
+            self.remove_vm(&vm).await?;
         }
         Ok(())
     }
 
     /// Waits for a clone of which the pool has not said whether it makes it: some time, and for as long as the
     /// template is being copied.
-    async fn await_clone(&self, progress: &Progress, label: &str) {
-        let mirror = self.order.pool.mirror();
-        let plan = progress.known.as_ref().and_then(|known| known.plan.as_ref());
+    async fn await_clone(&self, label: &str) {
+        let mirror = self.pool.mirror();
         let is_there = |view: &View<'_>| view.by_name::<class::Vm>(label).next().map(|_| ());
         if mirror.wait_until("the copy", APPEARS_WITHIN, is_there).await.is_ok() {
             return;
         }
         let limit = StepKind::Clone.deadline();
         let settled = mirror.wait_until("the copy", limit, |view| {
-            let template = plan.and_then(|plan| view.get(&plan.template.reference));
+            let template = self.template.as_ref().and_then(|template| view.get(template));
             let is_being_copied = template.is_some_and(|template| {
                 let mut operations = template.current_operations.values();
                 operations.any(|it| matches!(it, VmOperation::Clone | VmOperation::Copy))
@@ -82,28 +143,31 @@ impl Attempt {
         }
     }
 
-    /// Removes the seed disk where the VM did not have it yet.
-    async fn remove_seed(&self, progress: &Progress, cause: &Cause) -> Result<(), MachineError> {
-        let (pool, vm) = (&self.order.pool, self.order.spec.name.as_str());
-        let disk = match &progress.seed {
-            Some(seed) => Some(seed.disk.clone()),
-            None if progress.seeding && cause.is_unclear() => {
-                let is_its = |view: &View<'_>| self.seed_disk(view);
-                let made = pool.mirror().wait_until("the seed disk", APPEARS_WITHIN, is_its);
-                made.await.ok()
+    /// Removes the seed disk where the VM does not have it, as before it is attached. Where the pool has not
+    /// said whether it makes it, it may be yet to come.
+    async fn remove_disk(
+        &self,
+        known: Option<Ref<class::Vdi>>,
+        is_unclear: bool,
+    ) -> Result<(), MachineError> {
+        let is_its = |view: &View<'_>| {
+            let mut disks = view.iter::<class::Vdi>();
+            let its = disks.find(|(_, it)| read_attempt(&it.other_config) == Some(self.making));
+            its.map(|(disk, _)| disk)
+        };
+        let disk = match known {
+            None if is_unclear => {
+                let mirror = self.pool.mirror();
+                mirror.wait_until("the seed disk", APPEARS_WITHIN, is_its).await.ok()
             }
-            None => None,
+            known => known,
         };
         match disk {
-            Some(disk) => Machine::discard_disk(pool, vm, &disk).await.map(|_| ()),
+            Some(disk) => {
+                Machine::discard_disk(self.pool, self.vm.as_str(), &disk).await.map(|_| ())
+            }
             None => Ok(()),
         }
-    }
-
-    fn seed_disk(&self, view: &View<'_>) -> Option<Ref<class::Vdi>> {
-        let mut disks = view.iter::<class::Vdi>();
-        let found = disks.find(|(_, disk)| read_attempt(&disk.other_config) == Some(self.making));
-        found.map(|(disk, _)| disk)
     }
 }
 
