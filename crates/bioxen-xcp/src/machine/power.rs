@@ -324,7 +324,10 @@ impl Machine {
 /// Why what was asked of a guest has to be done without it; `None` where the failure says nothing of
 /// the kind.
 fn why_hard(cause: &Cause) -> Option<WhyHard> {
-    if let Cause::Task(TaskError::Timeout { .. }) = cause {
+    // The pool itself may be too busy to say within the grace that it has begun.
+    if let Cause::Task(TaskError::Timeout { .. }) | Cause::Call(xenapi::Error::Timeout { .. }) =
+        cause
+    {
         return Some(WhyHard::GraceOver);
     }
     match cause.code()? {
