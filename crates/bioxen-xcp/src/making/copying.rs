@@ -146,7 +146,9 @@ impl Attempt {
             let marks = Tags::read(&client.vdi().get_other_config(&disk).await?);
             if marks.is_some_and(|marks| marks.owner == self.order.pool.owner()) {
                 client.vbd().destroy(attachment).await?;
-                super::removal::remove_disk(&self.order.pool, &disk).await?;
+                let vm = self.order.spec.name.as_str();
+                let removed = Machine::discard_disk(&self.order.pool, vm, &disk).await;
+                removed.map_err(|error| Cause::Removal(Box::new(error)))?;
             }
         }
         Ok(())

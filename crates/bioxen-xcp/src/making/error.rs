@@ -143,12 +143,6 @@ impl From<TransferError> for Cause {
     }
 }
 
-impl From<MachineError> for Cause {
-    fn from(error: MachineError) -> Self {
-        Self::Removal(Box::new(error))
-    }
-}
-
 impl Cause {
     /// Whether the pool may have done, or may yet do, what it was asked for last.
     pub(super) fn is_unclear(&self) -> bool {
@@ -157,6 +151,10 @@ impl Cause {
             Self::Task(error) => {
                 error.may_have_run() || matches!(error, TaskError::Cancelled { .. })
             }
+            Self::Machine(error) => match error.as_ref() {
+                MachineError::Pool { source, .. } => source.is_unclear(),
+                _ => false,
+            },
             Self::Deadline { .. } => true,
             Self::Plan(_)
             | Self::Transfer(_)

@@ -240,7 +240,8 @@ impl Attempt {
             client.vbd().destroy(&attachment).await?;
         }
         let vm = self.order.spec.name.as_str();
-        Machine::discard_disk(&self.order.pool, vm, &disk).await?;
+        let removed = Machine::discard_disk(&self.order.pool, vm, &disk).await;
+        removed.map_err(|error| Cause::Removal(Box::new(error)))?;
         progress.seed = None;
         Ok(())
     }

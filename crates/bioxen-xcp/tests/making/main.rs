@@ -175,8 +175,8 @@ async fn a_copy_of_a_running_machine_has_lua_and_keys_of_its_own() {
     let second = Machine::find(&lab.pool, "second").unwrap();
     assert_eq!(second.tags().unwrap().vm, Some("second".parse().unwrap()));
     assert_eq!(second.details().unwrap().disks.len(), 1, "its seed is gone");
-    for machine in [first.vm, copy.vm] {
-        remove_machine(&lab.pool, &machine).await.unwrap();
+    for name in ["first", "second"] {
+        Machine::find(&lab.pool, name).unwrap().delete().await.unwrap();
     }
     assert_eq!(lab.ours().await, before);
 }
