@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bioxen_xcp::ConnectedPool;
-use bioxen_xcp::making::remove_machine;
 use bioxen_xcp::ssh::{ClientKey, Command, Connection, HostKeyCheck, Login, Target};
 use futures::future::join_all;
 use xenapi::{Ref, Secret, Source, class, enums, vbd, vdi};
@@ -24,7 +23,7 @@ pub(crate) async fn answer(pool: &ConnectedPool, place: &Path) -> Result<f64> {
     let vm = way.start().await?;
     let answered = way.enter(&vm).await;
     let seconds = clock.elapsed().as_secs_f64();
-    remove_machine(pool, &vm).await?;
+    remove(pool, &vm).await?;
     answered.map(|()| seconds)
 }
 
@@ -39,10 +38,29 @@ pub(crate) async fn lives(pool: &ConnectedPool, place: &Path, count: usize) -> R
         answered.map(|()| vm)
     }));
     let vms = starting.await.into_iter().collect::<Result<Vec<_>>>()?;
-    for removed in join_all(vms.iter().map(|vm| remove_machine(pool, vm))).await {
+    for removed in join_all(vms.iter().map(|vm| remove(pool, vm))).await {
         removed?;
     }
     Ok(clock.elapsed().as_secs_f64())
+}
+
+/// Removes a VM with its disks, which nobody else has.
+async fn remove(pool: &ConnectedPool, vm: &Ref<class::Vm>) -> Result<()> {
+    let client = pool.client();
+    let attachments = client.vm().get_record(vm).await?.vbds;
+    client.vm().hard_shutdown(vm).await?;
+    let mut disks = Vec::new();
+    for attachment in &attachments {
+        let attachment = client.vbd().get_record(attachment).await?;
+        if attachment.r#type == enums::VbdType::Disk {
+            disks.push(attachment.vdi);
+        }
+    }
+    client.vm().destroy(vm).await?;
+    for disk in &disks {
+        client.vdi().destroy(disk).await?;
+    }
+    Ok(())
 }
 
 /// What is known before the way begins.
