@@ -164,8 +164,7 @@ impl<'m> Step<'m> {
         self.run_while(self.until, |cause| is_busy(cause) || trails(cause), call).await
     }
 
-    /// Like [`Step::run_on_disk`], for what does not need to be a task: nobody would cancel it, and following
-    /// one costs the pool two calls more.
+    /// Like [`Step::run_on_disk`], but not as a task: that would cost the pool a call more.
     pub(super) async fn call_on_disk(
         self,
         call: impl Fn(&Client) -> AsyncCall<()>,

@@ -39,6 +39,15 @@ pub struct Deleted {
     pub kept: Vec<Disk>,
 }
 
+/// How something is destroyed.
+#[derive(Clone, Copy)]
+enum How {
+    /// As a task, which is cancelled when nobody waits for it any more.
+    Task,
+    /// By one call, which costs the pool less, and goes on whoever waits.
+    Call,
+}
+
 impl Deleted {
     fn nothing() -> Self {
         Self { vm: Done::Already, snapshots: 0, disks: 0, freed: 0, kept: Vec::new() }
@@ -104,7 +113,8 @@ impl Machine {
         disk: &Ref<class::Vdi>,
     ) -> Result<Done, MachineError> {
         let gone = Self::gone(pool, vm);
-        gone.remove_disk(gone.step("delete a disk of"), disk).await
+        let (step, reference) = (gone.step("delete a disk of"), disk.to_string());
+        gone.destroy(step, How::Call, &reference, |client| client.vdi().destroy(disk)).await
     }
 
     /// Deletes it, whosever it is, as the mirror showed it a moment ago.
@@ -196,12 +206,15 @@ impl Machine {
         step: Step<'_>,
         disk: &Ref<class::Vdi>,
     ) -> Result<Done, MachineError> {
-        self.destroy(step, &disk.to_string(), |client| client.vdi().destroy(disk)).await
+        let reference = disk.to_string();
+        self.destroy(step, How::Task, &reference, |client| client.vdi().destroy(disk)).await
     }
 
     /// Destroys a row of the class VM, and waits until the mirror shows that.
     async fn remove_row(&self, step: Step<'_>, vm: &Ref<class::Vm>) -> Result<Done, MachineError> {
-        let done = self.destroy(step, &vm.to_string(), |client| client.vm().destroy(vm)).await?;
+        let reference = vm.to_string();
+        let done =
+            self.destroy(step, How::Task, &reference, |client| client.vm().destroy(vm)).await?;
         let mirror = self.pool.mirror();
         let shown =
             mirror.wait_for(vm, "it to be gone", step.left(), |vm| vm.is_none().then_some(()));
@@ -212,13 +225,18 @@ impl Machine {
     async fn destroy(
         &self,
         step: Step<'_>,
+        how: How,
         reference: &str,
         call: impl Fn(&Client) -> AsyncCall<()>,
     ) -> Result<Done, MachineError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match step.call_on_disk(&call).await {
+            let outcome = match how {
+                How::Task => step.run_on_disk(&call).await,
+                How::Call => step.call_on_disk(&call).await,
+            };
+            match outcome {
                 Ok(()) => return Ok(Done::Now),
                 Err(cause) if cause.says_gone(reference) => {
                     // If it was not clear whether it went the last time, then it did.
