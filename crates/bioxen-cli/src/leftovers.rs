@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bioxen::VmName;
-use bioxen_state::{Controller, Phase, State, StateError, Vm};
+use bioxen_state::{Controller, Phase, Source, State, StateError, Vm};
 use bioxen_xcp::ConnectedPool;
 use bioxen_xcp::leaks::{self, Attempt, Fate, Knowledge, Leak, Reason};
 use bioxen_xcp::machine::MachineError;
-use bioxen_xcp::tags::making_label;
+use bioxen_xcp::making::{self, DeadAttempt};
+use bioxen_xcp::tags::{making_label, read_making_label};
 use jiff::Timestamp;
 use uuid::Uuid;
 use xenapi::class;
@@ -183,7 +184,22 @@ async fn is_gone(pool: &Arc<ConnectedPool>, row: &Vm) -> Result<bool, Failure> {
             Err(error) => Err(Failure::machine(error)),
         };
     }
+    if let (Phase::Making, Some(attempt)) = (row.phase(), attempt_of(row)) {
+        // The pool may have been asked for something that it has not made yet.
+        making::remove_attempt(pool, &attempt).await.map_err(Failure::machine)?;
+    }
     Ok(!is_there(pool, row))
+}
+
+/// What was noted of the attempt to make a VM.
+fn attempt_of(row: &Vm) -> Option<DeadAttempt> {
+    let Source::Template { uuid, making_label, .. } = row.source() else { return None };
+    Some(DeadAttempt {
+        vm: row.name().clone(),
+        making: read_making_label(making_label)?,
+        template: uuid.clone(),
+        uuid: row.uuid.clone(),
+    })
 }
 
 /// Whether the pool has a machine that a row tells of, finished or not.

@@ -30,6 +30,9 @@ use crate::ssh::Connection;
 /// How long a guest that was there before may take to be entered again: it may be starting.
 const REACHED_WITHIN: Duration = Duration::from_mins(3);
 
+/// How long the pool may take to tell what has happened.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_mins(1);
+
 /// How long a guest that was restarted may take to tell its address.
 const ADDRESS_WITHIN: Duration = Duration::from_mins(5);
 
@@ -288,6 +291,10 @@ impl XcpngBackend {
         let present = if let Some(present) = there {
             present
         } else {
+            // Whatever cut the connection may not have been told yet.
+            held.pool.mirror().barrier(CAUGHT_UP_WITHIN).await.map_err(|error| {
+                failed("find out what the pool says with `bioxen pool check`".into(), error.into())
+            })?;
             held.switch_on().await.map_err(|error| {
                 let hint = error.hint().unwrap_or_else(|| "start it on its pool".into());
                 failed(hint, error.into())

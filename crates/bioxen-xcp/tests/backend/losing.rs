@@ -82,7 +82,8 @@ async fn a_connection_that_is_cut_in_the_middle_of_a_run_is_made_again() {
 /// How many processes of workers there are in the guest of a VM.
 async fn workers(lab: &Lab, vm: &Vm) -> u32 {
     let connection = lab.backend.connection(vm.name()).await.unwrap();
-    let count = Command::new("pgrep").arguments(["--count", "--runstates", "D,R,S,T", "^worker-"]);
+    let count =
+        Command::new("pgrep").arguments(["--count", "--runstates", "D,R,S,T", "^bioxen-worker"]);
     let limit = std::time::Duration::from_secs(30);
     let counted = connection.run(&count, Bytes::new(), 1 << 10, limit).await.unwrap();
     String::from_utf8_lossy(&counted.stdout).trim().parse().unwrap()

@@ -26,7 +26,7 @@ use crate::support::{SimulatedPool, nothing_is_left_of};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What workers and interpreters are called in a guest.
-const WORKERS: &str = "^(worker-|lua)";
+const WORKERS: &str = "^(bioxen-worker|lua)";
 
 /// The pool, while a case needs it.
 struct Common {
