@@ -346,8 +346,7 @@ impl Pool {
         Ok(match method {
             "session.login_with_password" => json!(SESSION),
             "session.logout" | "task.add_to_other_config" => json!(""),
-            "pool.get_all" => json!(["OpaqueRef:pool"]),
-            "pool.get_master" => json!("OpaqueRef:host1"),
+            "pool.get_all_records" => json!({"OpaqueRef:pool": {"master": "OpaqueRef:host1"}}),
             "host.get_address" => json!(format!("127.0.0.{}", &text(1)["OpaqueRef:host".len()..])),
             "host.get_servertime" => json!("20260821T13:04:05Z"),
             "host.get_uuid" => json!("uuid-of-host"),
