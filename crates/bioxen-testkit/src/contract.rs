@@ -329,144 +329,171 @@ pub fn quoted(text: impl AsRef<std::ffi::OsStr>) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Makes a module of tests out of all cases of the contract, for one subject.
+/// Makes a module of tests out of the contract for one subject: of all its cases, or of those of some groups.
 #[macro_export]
 macro_rules! contract {
     ($module:ident, $subject:expr) => {
+        $crate::contract!(
+            $module, $subject,
+            [values state scripts output errors sessions endings grants programs concurrency records]
+        );
+    };
+    ($module:ident, $subject:expr, [$($group:ident)*]) => {
         mod $module {
             #[allow(unused_imports, reason = "the subject may be named by any path")]
             use super::*;
 
-            $crate::contract!(@cases $subject;
-                values: [
-                    an_expression_gives_its_values,
-                    statements_give_what_they_return,
-                    floats_arrive_exactly,
-                    integers_arrive_exactly,
-                    strings_are_any_bytes,
-                    tables_are_arrays_or_maps,
-                    entries_of_a_map_are_ordered_by_their_keys,
-                    what_is_no_data_is_named_by_its_type,
-                    a_table_inside_itself_is_named_and_not_followed,
-                    tables_that_are_nested_too_deep_are_named,
-                    values_are_read_without_calling_metamethods,
-                    values_that_are_too_large_end_the_run_by_its_output_limit,
-                ]
-                state: [
-                    globals_stay_between_evaluations,
-                    a_fresh_evaluation_sees_and_leaves_nothing,
-                    a_script_is_fresh_unless_it_is_to_keep_the_state,
-                    what_code_does_to_the_libraries_stays_in_its_own_state,
-                    starting_again_empties_the_state,
-                    an_error_leaves_the_state_as_it_was,
-                    a_coroutine_that_is_left_open_disturbs_nothing,
-                    random_numbers_differ_between_vms,
-                ]
-                scripts: [
-                    arguments_arrive_as_any_bytes,
-                    without_arguments_there_are_none,
-                    standard_input_is_read_in_every_way,
-                    lines_of_standard_input_can_be_walked,
-                    standard_input_is_empty_unless_it_is_given,
-                    input_that_was_not_read_is_not_left_for_the_next_run,
-                    standard_input_can_come_from_a_reader_as_it_is_asked_for,
-                    relative_paths_start_from_the_working_directory,
-                    variables_of_a_run_are_seen_by_it_alone,
-                    a_script_may_be_in_a_file,
-                    a_script_that_cannot_be_read_is_a_typed_error,
-                    a_syntax_error_says_where_it_is,
-                    code_may_be_very_long,
-                    code_that_is_no_text_is_refused,
-                ]
-                output: [
-                    both_streams_arrive_apart,
-                    the_order_across_streams_is_kept,
-                    output_is_exact_bytes,
-                    ten_megabytes_may_be_on_one_line,
-                    many_short_lines_arrive_whole,
-                    output_comes_while_the_code_runs,
-                    what_was_written_before_an_error_or_an_exit_arrives,
-                    buffering_modes_lose_nothing,
-                    output_beyond_the_limit_ends_the_run,
-                    what_finalisers_write_at_the_end_of_a_fresh_run_arrives,
-                ]
-                errors: [
-                    an_error_has_its_message_place_and_traceback,
-                    errors_of_the_interpreter_are_told_as_it_words_them,
-                    error_values_of_any_type_arrive,
-                    an_error_that_cannot_be_shown_is_still_an_error,
-                    a_stack_overflow_is_an_error,
-                    an_error_inside_a_coroutine_ends_the_run,
-                    errors_that_are_caught_end_nothing,
-                    os_exit_ends_the_run_with_its_code_and_not_the_vm,
-                    nothing_catches_os_exit,
-                ]
-                sessions: [
-                    a_session_shares_the_state_of_its_vm,
-                    input_that_wants_more_lines_says_so_and_runs_nothing,
-                    input_that_no_line_can_mend_is_an_error,
-                    each_input_has_its_own_output_and_values,
-                ]
-                endings: [
-                    a_run_ends_when_its_time_is_up,
-                    a_run_may_have_a_time_of_its_own,
-                    a_run_that_waits_for_input_ends_when_its_time_is_up,
-                    a_loop_inside_the_interpreter_ends_when_its_time_is_up,
-                    a_run_ends_when_its_processor_time_is_up,
-                    waiting_costs_no_processor_time,
-                    a_run_that_needs_too_much_memory_ends,
-                    a_shortage_of_memory_that_is_caught_ends_nothing,
-                    a_run_can_be_cancelled,
-                    a_run_that_waits_for_input_can_be_cancelled,
-                    a_worker_that_is_killed_from_outside_is_told_as_killed,
-                    a_worker_that_crashes_is_told_as_crashed,
-                    a_worker_that_dies_idle_is_noticed_by_the_next_run,
-                    stopping_a_vm_ends_its_run_as_cancelled,
-                    the_limits_on_time_hold_for_a_script_that_catches_errors,
-                    what_was_written_before_the_end_arrives,
-                ]
-                grants: [
-                    what_is_not_granted_is_refused_by_a_message_that_names_the_grant,
-                    a_granted_file_can_be_read_and_not_written,
-                    a_granted_directory_covers_all_below_it,
-                    files_can_be_made_changed_and_removed_where_writing_is_granted,
-                    what_was_written_is_in_the_file_when_the_run_is_over,
-                    a_file_that_is_granted_for_writing_need_not_be_there,
-                    relative_grants_start_from_the_working_directory,
-                    granted_variables_are_seen_and_no_others,
-                    modules_of_a_granted_directory_can_be_required,
-                    libraries_written_in_c_are_loaded_only_where_the_kind_allows_it,
-                    a_granted_port_can_be_connected_to_and_no_other,
-                ]
-                programs: [
-                    the_output_of_a_program_is_that_of_the_run,
-                    the_output_of_a_program_is_exact_bytes,
-                    the_status_of_a_program_is_told,
-                    a_program_can_be_read_from,
-                    a_program_can_be_written_to,
-                    a_program_has_no_input,
-                    programs_see_the_variables_of_the_run_and_no_others,
-                    programs_start_in_the_working_directory,
-                    the_limits_of_a_run_hold_for_its_programs,
-                    programs_are_not_started_unless_that_is_granted,
-                ]
-                concurrency: [
-                    calls_on_one_vm_run_in_the_order_in_which_they_came,
-                    many_vms_run_at_once,
-                    a_call_whose_future_is_dropped_is_cancelled,
-                    a_run_that_is_dropped_is_cancelled,
-                    a_call_that_is_dropped_before_its_turn_never_runs,
-                    output_that_nobody_reads_holds_up_its_own_run_only,
-                ]
-                records: [
-                    a_record_has_exactly_these_keys,
-                    a_record_of_an_error_has_the_error_besides,
-                    a_record_of_a_limit_has_its_numbers_besides,
-                    a_record_says_what_ran_where,
-                    a_record_is_told_as_an_event_too,
-                ]
-            );
+            $($crate::contract!(@group $group $subject);)*
         }
+    };
+    (@group values $subject:expr) => {
+        $crate::contract!(@cases $subject; values: [
+                an_expression_gives_its_values,
+                statements_give_what_they_return,
+                floats_arrive_exactly,
+                integers_arrive_exactly,
+                strings_are_any_bytes,
+                tables_are_arrays_or_maps,
+                entries_of_a_map_are_ordered_by_their_keys,
+                what_is_no_data_is_named_by_its_type,
+                a_table_inside_itself_is_named_and_not_followed,
+                tables_that_are_nested_too_deep_are_named,
+                values_are_read_without_calling_metamethods,
+                values_that_are_too_large_end_the_run_by_its_output_limit,
+        ]);
+    };
+    (@group state $subject:expr) => {
+        $crate::contract!(@cases $subject; state: [
+                globals_stay_between_evaluations,
+                a_fresh_evaluation_sees_and_leaves_nothing,
+                a_script_is_fresh_unless_it_is_to_keep_the_state,
+                what_code_does_to_the_libraries_stays_in_its_own_state,
+                starting_again_empties_the_state,
+                an_error_leaves_the_state_as_it_was,
+                a_coroutine_that_is_left_open_disturbs_nothing,
+                random_numbers_differ_between_vms,
+        ]);
+    };
+    (@group scripts $subject:expr) => {
+        $crate::contract!(@cases $subject; scripts: [
+                arguments_arrive_as_any_bytes,
+                without_arguments_there_are_none,
+                standard_input_is_read_in_every_way,
+                lines_of_standard_input_can_be_walked,
+                standard_input_is_empty_unless_it_is_given,
+                input_that_was_not_read_is_not_left_for_the_next_run,
+                standard_input_can_come_from_a_reader_as_it_is_asked_for,
+                relative_paths_start_from_the_working_directory,
+                variables_of_a_run_are_seen_by_it_alone,
+                a_script_may_be_in_a_file,
+                a_script_that_cannot_be_read_is_a_typed_error,
+                a_syntax_error_says_where_it_is,
+                code_may_be_very_long,
+                code_that_is_no_text_is_refused,
+        ]);
+    };
+    (@group output $subject:expr) => {
+        $crate::contract!(@cases $subject; output: [
+                both_streams_arrive_apart,
+                the_order_across_streams_is_kept,
+                output_is_exact_bytes,
+                ten_megabytes_may_be_on_one_line,
+                many_short_lines_arrive_whole,
+                output_comes_while_the_code_runs,
+                what_was_written_before_an_error_or_an_exit_arrives,
+                buffering_modes_lose_nothing,
+                output_beyond_the_limit_ends_the_run,
+                what_finalisers_write_at_the_end_of_a_fresh_run_arrives,
+        ]);
+    };
+    (@group errors $subject:expr) => {
+        $crate::contract!(@cases $subject; errors: [
+                an_error_has_its_message_place_and_traceback,
+                errors_of_the_interpreter_are_told_as_it_words_them,
+                error_values_of_any_type_arrive,
+                an_error_that_cannot_be_shown_is_still_an_error,
+                a_stack_overflow_is_an_error,
+                an_error_inside_a_coroutine_ends_the_run,
+                errors_that_are_caught_end_nothing,
+                os_exit_ends_the_run_with_its_code_and_not_the_vm,
+                nothing_catches_os_exit,
+        ]);
+    };
+    (@group sessions $subject:expr) => {
+        $crate::contract!(@cases $subject; sessions: [
+                a_session_shares_the_state_of_its_vm,
+                input_that_wants_more_lines_says_so_and_runs_nothing,
+                input_that_no_line_can_mend_is_an_error,
+                each_input_has_its_own_output_and_values,
+        ]);
+    };
+    (@group endings $subject:expr) => {
+        $crate::contract!(@cases $subject; endings: [
+                a_run_ends_when_its_time_is_up,
+                a_run_may_have_a_time_of_its_own,
+                a_run_that_waits_for_input_ends_when_its_time_is_up,
+                a_loop_inside_the_interpreter_ends_when_its_time_is_up,
+                a_run_ends_when_its_processor_time_is_up,
+                waiting_costs_no_processor_time,
+                a_run_that_needs_too_much_memory_ends,
+                a_shortage_of_memory_that_is_caught_ends_nothing,
+                a_run_can_be_cancelled,
+                a_run_that_waits_for_input_can_be_cancelled,
+                a_worker_that_is_killed_from_outside_is_told_as_killed,
+                a_worker_that_crashes_is_told_as_crashed,
+                a_worker_that_dies_idle_is_noticed_by_the_next_run,
+                stopping_a_vm_ends_its_run_as_cancelled,
+                the_limits_on_time_hold_for_a_script_that_catches_errors,
+                what_was_written_before_the_end_arrives,
+        ]);
+    };
+    (@group grants $subject:expr) => {
+        $crate::contract!(@cases $subject; grants: [
+                what_is_not_granted_is_refused_by_a_message_that_names_the_grant,
+                a_granted_file_can_be_read_and_not_written,
+                a_granted_directory_covers_all_below_it,
+                files_can_be_made_changed_and_removed_where_writing_is_granted,
+                what_was_written_is_in_the_file_when_the_run_is_over,
+                a_file_that_is_granted_for_writing_need_not_be_there,
+                relative_grants_start_from_the_working_directory,
+                granted_variables_are_seen_and_no_others,
+                modules_of_a_granted_directory_can_be_required,
+                libraries_written_in_c_are_loaded_only_where_the_kind_allows_it,
+                a_granted_port_can_be_connected_to_and_no_other,
+        ]);
+    };
+    (@group programs $subject:expr) => {
+        $crate::contract!(@cases $subject; programs: [
+                the_output_of_a_program_is_that_of_the_run,
+                the_output_of_a_program_is_exact_bytes,
+                the_status_of_a_program_is_told,
+                a_program_can_be_read_from,
+                a_program_can_be_written_to,
+                a_program_has_no_input,
+                programs_see_the_variables_of_the_run_and_no_others,
+                programs_start_in_the_working_directory,
+                the_limits_of_a_run_hold_for_its_programs,
+                programs_are_not_started_unless_that_is_granted,
+        ]);
+    };
+    (@group concurrency $subject:expr) => {
+        $crate::contract!(@cases $subject; concurrency: [
+                calls_on_one_vm_run_in_the_order_in_which_they_came,
+                many_vms_run_at_once,
+                a_call_whose_future_is_dropped_is_cancelled,
+                a_run_that_is_dropped_is_cancelled,
+                a_call_that_is_dropped_before_its_turn_never_runs,
+                output_that_nobody_reads_holds_up_its_own_run_only,
+        ]);
+    };
+    (@group records $subject:expr) => {
+        $crate::contract!(@cases $subject; records: [
+                a_record_has_exactly_these_keys,
+                a_record_of_an_error_has_the_error_besides,
+                a_record_of_a_limit_has_its_numbers_besides,
+                a_record_says_what_ran_where,
+                a_record_is_told_as_an_event_too,
+        ]);
     };
     (@cases $subject:expr; $($group:ident: [$($case:ident),* $(,)?])*) => {$(
         mod $group {
