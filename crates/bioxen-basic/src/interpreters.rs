@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -49,27 +48,7 @@ pub(crate) fn probe(program: &Path) -> Result<(PathBuf, String), StartError> {
     if let Some(version) = known(&probed) {
         return Ok((path, version));
     }
-    let version = ask_version(&path).map_err(refuse)?;
+    let version = bioxen_worker::ask_version(&path).map_err(refuse)?;
     probed.get_or_insert_default().insert(key, version.clone());
     Ok((path, version))
-}
-
-/// Runs `PROGRAM -v`, which all kinds of Lua answer with a line that starts with their name.
-fn ask_version(path: &Path) -> Result<String, String> {
-    let answer = Command::new(path)
-        .arg("-v")
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let text = [answer.stdout, answer.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().unwrap_or_default();
-    let words: Vec<&str> = line.split_whitespace().take(2).collect();
-    match words[..] {
-        ["Lua" | "LuaJIT", _] => Ok(words.join(" ")),
-        _ => {
-            Err(format!("it does not answer `-v` as Lua does, but says `{}`", line.escape_debug()))
-        }
-    }
 }

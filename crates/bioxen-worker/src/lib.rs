@@ -28,6 +28,7 @@ mod connection;
 mod console;
 #[cfg(target_os = "linux")]
 mod gate;
+mod interpreter;
 #[cfg(target_os = "linux")]
 mod interrupt;
 #[cfg(target_os = "linux")]
@@ -61,6 +62,7 @@ pub const SERVE: &str = "serve";
 
 #[cfg(target_os = "linux")]
 pub use cgroup::Cgroup;
+pub use interpreter::ask_version;
 
 static CAN_BE_WORKER: AtomicBool = AtomicBool::new(false);
 

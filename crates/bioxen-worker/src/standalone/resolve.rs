@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use bioxen_core::protocol::standalone::{Accepted, FoundProgram, Refusal};
 use bioxen_core::protocol::zygote::Order;
@@ -60,30 +59,10 @@ fn find_program(program: &Path, search_path: &OsStr) -> Result<FoundProgram, Ref
     let found = found.filter(|path| is_executable(path));
     let found = found.ok_or_else(|| refuse("there is no such program".into()))?;
     let path = found.canonicalize().map_err(|error| refuse(error.to_string()))?;
-    let version = ask_version(&path).map_err(refuse)?;
+    let version = crate::interpreter::ask_version(&path).map_err(refuse)?;
     Ok(FoundProgram { path, version })
 }
 
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-}
-
-/// Runs `PROGRAM -v`, which all kinds of Lua answer with a line that starts with their name.
-fn ask_version(path: &Path) -> Result<String, String> {
-    let answer = Command::new(path)
-        .arg("-v")
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let text = [answer.stdout, answer.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().unwrap_or_default();
-    let words: Vec<&str> = line.split_whitespace().take(2).collect();
-    match words[..] {
-        ["Lua" | "LuaJIT", _] => Ok(words.join(" ")),
-        _ => {
-            Err(format!("it does not answer `-v` as Lua does, but says `{}`", line.escape_debug()))
-        }
-    }
 }
