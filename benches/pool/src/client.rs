@@ -1,12 +1,10 @@
 //! A client in a process of its own, ours or another's, that is told what to do line by line.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use bench_report::{Samples, system};
+use anyhow::{Context as _, Result};
+use bench_report::{Conversation, Samples};
 use clap::ValueEnum as _;
 use serde::Deserialize;
 
@@ -60,11 +58,7 @@ pub(crate) fn this_program(helper: Helper) -> Result<Command> {
 }
 
 /// A running client that has logged in.
-pub(crate) struct Client {
-    child: Child,
-    commands: Option<ChildStdin>,
-    answers: Receiver<String>,
-}
+pub(crate) struct Client(Conversation);
 
 /// What a client says of a command.
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +67,6 @@ pub(crate) struct Answer {
     seconds: Vec<f64>,
     /// How many things it was about.
     count: u32,
-    error: Option<String>,
 }
 
 impl Answer {
@@ -93,18 +86,7 @@ impl Client {
     pub(crate) fn start(kind: Kind, setting: &Setting, url: &str) -> Result<Option<Self>> {
         let Some(mut command) = kind.command(setting)? else { return Ok(None) };
         command.args([url, Simulator::PASSWORD]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let output = child.stdout.take().context("standard output is piped")?;
-        // A client speaks only when spoken to, so one place is enough.
-        let (sender, answers) = sync_channel(1);
-        std::thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.into_iter().try_for_each(|line| sender.send(line))
-        });
-        let commands = child.stdin.take();
-        let client = Self { child, commands, answers };
-        client.answer().with_context(|| format!("{} did not start", kind.name()))?;
-        Ok(Some(client))
+        Ok(Some(Self(Conversation::start(kind.name(), command, PATIENCE)?)))
     }
 
     /// Starts those of these clients that are installed.
@@ -120,36 +102,17 @@ impl Client {
 
     /// Lets it carry out a command.
     pub(crate) fn ask(&mut self, command: &str) -> Result<Answer> {
-        let input = self.commands.as_mut().context("it was told to end")?;
-        writeln!(input, "{command}").and_then(|()| input.flush())?;
-        self.answer().with_context(|| format!("`{command}`"))
-    }
-
-    fn answer(&self) -> Result<Answer> {
-        let line = self.answers.recv_timeout(PATIENCE).context("no answer came")?;
-        let answer: Answer = serde_json::from_str(&line).with_context(|| line.clone())?;
-        match &answer.error {
-            Some(error) => bail!("{error}"),
-            None => Ok(answer),
-        }
+        let answer = self.0.ask(command)?;
+        serde_json::from_value(answer).with_context(|| format!("`{command}`"))
     }
 
     /// The resident memory that it has now, in bytes.
     pub(crate) fn resident(&self) -> Result<f64> {
-        system::resident_of(self.child.id()).context("the client is gone")
+        self.0.resident()
     }
 
     /// The most resident memory that it has had, in bytes.
     pub(crate) fn peak(&self) -> Result<f64> {
-        system::peak_resident(self.child.id()).context("the client is gone")
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Ends its loop; what does not end by itself holds nothing that is worth waiting for.
-        self.commands = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.peak()
     }
 }
