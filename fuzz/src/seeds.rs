@@ -195,7 +195,7 @@ fn evaluate(form: Form) -> Evaluate<'static> {
 
 fn answers() -> Vec<Vec<u8>> {
     let ended = |how| {
-        let exit = Exit { how, cpu_time_us: 1_500, peak_resident: 1 << 20 };
+        let exit = Exit { how, cpu_time_us: Some(1_500), peak_resident: Some(1 << 20) };
         Answer::Ended { process: 4_711, exit }
     };
     [

@@ -61,7 +61,7 @@ pub use pool::{Pool, PoolBuilder, StartError};
 struct Readme;
 
 /// Doors for fuzzing to what is not public.
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing {
     /// Reads a query.
