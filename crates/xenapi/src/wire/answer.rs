@@ -3,11 +3,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 
 use super::pieces::Pieces;
-use super::xml::{Tokens, XmlError, XmlValue};
+use super::xml::{Tokens, value_to_json};
 use super::{FromWire, Protocol, Value, Wire};
 use crate::failure::Failure;
 
@@ -34,7 +36,7 @@ pub fn decode<R: FromWire>(
 ) -> Result<Result<R, Failure>, DecodeError> {
     match protocol {
         Protocol::JsonRpc2 | Protocol::JsonRpc1 => json(body),
-        Protocol::XmlRpc => xml(&body),
+        Protocol::XmlRpc => xml(body),
     }
 }
 
@@ -45,17 +47,21 @@ fn json<R: FromWire>(mut body: Vec<u8>) -> Result<Result<R, Failure>, DecodeErro
             Err(whole) => body = whole,
         }
     }
-    let answer = match read_json(&body) {
-        Err(error) if error.is_syntax() && mend_odd_floats(&mut body) => read_json(&body),
+    let answer = match read_json(&body, &JSON_NAMES) {
+        Err(error) if error.is_syntax() && mend_odd_floats(&mut body) => {
+            read_json(&body, &JSON_NAMES)
+        }
         answer => answer,
     };
     answer.map_err(DecodeError::new)?.outcome()
 }
 
-fn read_json<R: FromWire>(body: &[u8]) -> Result<Answer<R>, serde_json::Error> {
+fn read_json<R: FromWire>(
+    body: &[u8],
+    names: &'static Names,
+) -> Result<Answer<R>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let answer =
-        reader.deserialize_map(AnswerVisitor { names: &JSON_NAMES, result: PhantomData })?;
+    let answer = reader.deserialize_any(AnswerVisitor { names, result: PhantomData })?;
     reader.end()?;
     Ok(answer)
 }
@@ -92,35 +98,40 @@ pub(crate) fn mend_odd_floats(body: &mut [u8]) -> bool {
     mended
 }
 
-fn xml<R: FromWire>(body: &[u8]) -> Result<Result<R, Failure>, DecodeError> {
-    let text = std::str::from_utf8(body).map_err(DecodeError::new)?;
-    let mut tokens = Tokens::new(text);
-    let answer = read_xml(&mut tokens)
-        .map_err(|error| DecodeError::new(format_args!("{error} at byte {}", tokens.position())))?;
-    answer.outcome()
+fn xml<R: FromWire>(body: Vec<u8>) -> Result<Result<R, Failure>, DecodeError> {
+    let answer = xml_to_json(&body)?;
+    drop(body);
+    read_json(&answer, &XML_NAMES).map_err(DecodeError::new)?.outcome()
 }
 
-fn read_xml<R: FromWire>(tokens: &mut Tokens<'_>) -> Result<Answer<R>, XmlError> {
-    tokens.open("methodResponse")?;
-    tokens.open("params")?;
-    tokens.open("param")?;
-    let visitor = AnswerVisitor { names: &XML_NAMES, result: PhantomData };
-    let answer = XmlValue::new(tokens).deserialize_map(visitor)?;
-    tokens.close("param")?;
-    tokens.close("params")?;
-    tokens.close("methodResponse")?;
-    Ok(answer)
+/// What is in an answer, as JSON.
+fn xml_to_json(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    const AROUND: [&str; 3] = ["methodResponse", "params", "param"];
+    let text = std::str::from_utf8(body).map_err(DecodeError::new)?;
+    let mut tokens = Tokens::new(text);
+    // Less than this, as tags are longer than the marks of JSON.
+    let mut json = Vec::with_capacity(body.len() / 2);
+    let mut read = || {
+        AROUND.iter().try_for_each(|name| tokens.open(name))?;
+        value_to_json(&mut tokens, &mut json)?;
+        AROUND.iter().rev().try_for_each(|name| tokens.close(name))
+    };
+    read()
+        .map_err(|error| DecodeError::new(format_args!("{error} at byte {}", tokens.position())))?;
+    Ok(json)
 }
 
 /// Reads the result of a task, which is XML-RPC whatever the wire; old servers write plain text.
 pub fn task_result<R: FromWire>(text: &str) -> Result<R, DecodeError> {
     let trimmed = text.trim();
-    let result = if trimmed.starts_with("<value") {
-        R::from_wire(XmlValue::new(&mut Tokens::new(trimmed)))
+    let mut json = Vec::new();
+    if trimmed.starts_with("<value") {
+        value_to_json(&mut Tokens::new(trimmed), &mut json).map_err(DecodeError::new)?;
     } else {
-        R::from_wire(StrDeserializer::<XmlError>::new(text))
-    };
-    result.map_err(DecodeError::new)
+        serde_json::to_writer(&mut json, text).map_err(DecodeError::new)?;
+    }
+    let Wire(result) = serde_json::from_slice(&json).map_err(DecodeError::new)?;
+    Ok(result)
 }
 
 struct Answer<R> {
@@ -145,10 +156,12 @@ impl<R: FromWire> Answer<R> {
 struct Names {
     result: &'static str,
     failure: &'static str,
+    /// Whether a list may be an answer as it is: `system.listMethods` answers so on XML-RPC.
+    bare_list: bool,
 }
 
-const JSON_NAMES: Names = Names { result: "result", failure: "error" };
-const XML_NAMES: Names = Names { result: "Value", failure: "ErrorDescription" };
+const JSON_NAMES: Names = Names { result: "result", failure: "error", bare_list: false };
+const XML_NAMES: Names = Names { result: "Value", failure: "ErrorDescription", bare_list: true };
 
 struct AnswerVisitor<R> {
     names: &'static Names,
@@ -180,8 +193,10 @@ impl<'de, R: FromWire> Visitor<'de> for AnswerVisitor<R> {
         Ok(answer)
     }
 
-    /// `system.listMethods` answers without the usual wrapping on XML-RPC.
     fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Answer<R>, A::Error> {
+        if !self.names.bare_list {
+            return Err(Error::invalid_type(Unexpected::Seq, &self));
+        }
         let result = R::from_wire(SeqAccessDeserializer::new(items))?;
         Ok(Answer { result: Some(result), failure: None, answered: true })
     }

@@ -1,4 +1,4 @@
-//! XML-RPC: requests as bytes, and answers as something serde can read.
+//! XML-RPC: requests as bytes, and answers as JSON.
 //!
 //! Only what XML-RPC needs of XML is understood. There are no entities but the five of XML and
 //! characters by number, and document types are refused: an answer cannot grow by being read.
@@ -8,7 +8,7 @@ mod tokens;
 
 use super::{Request, Value, time};
 
-pub(super) use read::XmlValue;
+pub(super) use read::value_to_json;
 
 pub(crate) use read::XmlError;
 pub(crate) use tokens::{Token, Tokens};

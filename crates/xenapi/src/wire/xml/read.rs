@@ -1,10 +1,7 @@
-//! XML-RPC values for serde.
+//! XML-RPC values as JSON, for which there is one reader of every type of the data model.
 
 use std::borrow::Cow;
 use std::fmt;
-
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::forward_to_deserialize_any;
 
 use super::super::time;
 use super::tokens::{Token, Tokens};
@@ -45,246 +42,166 @@ impl fmt::Display for XmlError {
 
 impl std::error::Error for XmlError {}
 
-impl de::Error for XmlError {
-    fn custom<T: fmt::Display>(reason: T) -> Self {
-        Self(reason.to_string())
-    }
+/// Reads a `<value>`, of which not even the tag has been read, and writes it to the end of `json`.
+pub(crate) fn value_to_json(tokens: &mut Tokens<'_>, json: &mut Vec<u8>) -> Result<(), XmlError> {
+    Values { tokens, json, depth: 0 }.value()
 }
 
-/// A `<value>`, of which not even the tag has been read.
-pub(crate) struct XmlValue<'t, 'de> {
-    tokens: &'t mut Tokens<'de>,
+/// Values on their way from tokens to JSON.
+struct Values<'t, 'a> {
+    tokens: &'t mut Tokens<'a>,
+    json: &'t mut Vec<u8>,
     depth: u8,
 }
 
-impl<'t, 'de> XmlValue<'t, 'de> {
-    pub(crate) fn new(tokens: &'t mut Tokens<'de>) -> Self {
-        Self { tokens, depth: 0 }
-    }
-}
-
-impl<'de> Deserializer<'de> for XmlValue<'_, 'de> {
-    type Error = XmlError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
+impl<'a> Values<'_, 'a> {
+    fn value(&mut self) -> Result<(), XmlError> {
         match self.tokens.next_markup()? {
-            Token::Open("value") => {
-                Content { tokens: self.tokens, depth: self.depth }.read(visitor)
-            }
-            Token::Empty("value") => visitor.visit_str(""),
+            Token::Open("value") => self.content(),
+            Token::Empty("value") => self.text(""),
             token => Err(XmlError::expected("<value>", &token)),
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
-        visitor.visit_some(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-/// What is in a `<value>` whose tag has been read.
-struct Content<'t, 'de> {
-    tokens: &'t mut Tokens<'de>,
-    depth: u8,
-}
-
-impl<'de> Content<'_, 'de> {
-    fn read<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
+    /// What is in a `<value>` whose tag has been read.
+    fn content(&mut self) -> Result<(), XmlError> {
         match self.tokens.next()? {
             // Untyped text is a string, unless it is the space before a type.
-            Token::Text(text) => self.after_text(text, visitor),
-            Token::Close("value") => visitor.visit_str(""),
-            token => self.typed(token, visitor),
+            Token::Text(text) => self.after_text(text),
+            Token::Close("value") => self.text(""),
+            token => self.typed(&token),
         }
     }
 
-    fn after_text<V: Visitor<'de>>(
-        self,
-        mut text: Cow<'de, str>,
-        visitor: V,
-    ) -> Result<V::Value, XmlError> {
+    fn after_text(&mut self, mut text: Cow<'a, str>) -> Result<(), XmlError> {
         loop {
             match self.tokens.next()? {
                 Token::Text(more) => text.to_mut().push_str(&more),
-                Token::Close("value") => return visit_text(text, visitor),
-                token if text.trim_ascii().is_empty() => return self.typed(token, visitor),
+                Token::Close("value") => return self.text(&text),
+                token if text.trim_ascii().is_empty() => return self.typed(&token),
                 token => return Err(XmlError::expected("</value>", &token)),
             }
         }
     }
 
-    fn typed<V: Visitor<'de>>(self, token: Token<'de>, visitor: V) -> Result<V::Value, XmlError> {
-        let Content { tokens, depth } = self;
-        let value = match token {
-            Token::Open("array") => {
-                visitor.visit_seq(Array { tokens, depth: deeper(depth)?, state: Place::Before })?
-            }
-            Token::Open("struct") => visitor.visit_map(Struct { tokens, depth: deeper(depth)? })?,
+    fn typed(&mut self, token: &Token<'a>) -> Result<(), XmlError> {
+        match token {
+            Token::Open("array") => self.deeper(Self::array)?,
+            Token::Open("struct") => self.deeper(Self::members)?,
             Token::Open("nil") => {
-                tokens.close("nil")?;
-                visitor.visit_unit()?
+                self.tokens.close("nil")?;
+                self.word("null");
             }
-            Token::Open(kind) => scalar(kind, tokens.text_until(kind)?, visitor)?,
-            Token::Empty("nil") => visitor.visit_unit()?,
-            Token::Empty("struct" | "array" | "string" | "base64") => visitor.visit_str("")?,
-            token => return Err(XmlError::expected("a type", &token)),
-        };
-        tokens.close("value")?;
-        Ok(value)
-    }
-}
-
-fn deeper(depth: u8) -> Result<u8, XmlError> {
-    if depth == DEPTH {
-        return Err(XmlError::new(&format!("values lie more than {DEPTH} deep in each other")));
-    }
-    Ok(depth + 1)
-}
-
-fn scalar<'de, V: Visitor<'de>>(
-    kind: &str,
-    text: Cow<'de, str>,
-    visitor: V,
-) -> Result<V::Value, XmlError> {
-    let wrong = || XmlError(format!("{:?} is no <{kind}>", short(&text)));
-    match kind {
-        "string" | "dateTime.iso8601" | "base64" => visit_text(text, visitor),
-        "int" | "i4" | "i8" => visitor.visit_i64(text.trim().parse().map_err(|_| wrong())?),
-        "double" => visitor.visit_f64(time::parse_float(&text).ok_or_else(wrong)?),
-        "boolean" => match text.trim() {
-            "1" | "true" => visitor.visit_bool(true),
-            "0" | "false" => visitor.visit_bool(false),
-            _ => Err(wrong()),
-        },
-        _ => Err(XmlError(format!("<{}> is no type of XML-RPC", short(kind)))),
-    }
-}
-
-fn visit_text<'de, V: Visitor<'de>>(text: Cow<'de, str>, visitor: V) -> Result<V::Value, XmlError> {
-    match text {
-        Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
-        Cow::Owned(text) => visitor.visit_string(text),
-    }
-}
-
-enum Place {
-    Before,
-    Within,
-    After,
-}
-
-struct Array<'t, 'de> {
-    tokens: &'t mut Tokens<'de>,
-    depth: u8,
-    state: Place,
-}
-
-impl<'de> SeqAccess<'de> for Array<'_, 'de> {
-    type Error = XmlError;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, XmlError> {
-        if let Place::After = self.state {
-            return Ok(None);
+            Token::Open(kind) => {
+                let text = self.tokens.text_until(kind)?;
+                self.scalar(kind, &text)?;
+            }
+            Token::Empty("nil") => self.word("null"),
+            Token::Empty("struct" | "array" | "string" | "base64") => self.text("")?,
+            token => return Err(XmlError::expected("a type", token)),
         }
-        if let Place::Before = self.state {
+        self.tokens.close("value")
+    }
+
+    fn deeper(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<(), XmlError>,
+    ) -> Result<(), XmlError> {
+        if self.depth == DEPTH {
+            return Err(XmlError::new(&format!("values lie more than {DEPTH} deep in each other")));
+        }
+        self.depth += 1;
+        read(self)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn array(&mut self) -> Result<(), XmlError> {
+        self.json.push(b'[');
+        match self.tokens.next_markup()? {
+            Token::Open("data") => self.items()?,
+            Token::Empty("data") => {}
+            token => return Err(XmlError::expected("<data>", &token)),
+        }
+        self.json.push(b']');
+        self.tokens.close("array")
+    }
+
+    fn items(&mut self) -> Result<(), XmlError> {
+        for index in 0.. {
+            let token = self.tokens.next_markup()?;
+            if token == Token::Close("data") {
+                break;
+            }
+            self.comma_after(index);
+            match token {
+                Token::Open("value") => self.content()?,
+                Token::Empty("value") => self.text("")?,
+                token => return Err(XmlError::expected("<value> or </data>", &token)),
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&mut self) -> Result<(), XmlError> {
+        self.json.push(b'{');
+        for index in 0.. {
             match self.tokens.next_markup()? {
-                Token::Open("data") => self.state = Place::Within,
-                Token::Empty("data") => return self.end(),
-                token => return Err(XmlError::expected("<data>", &token)),
+                Token::Open("member") => {}
+                Token::Close("struct") => break,
+                token => return Err(XmlError::expected("<member> or </struct>", &token)),
             }
+            self.comma_after(index);
+            self.tokens.open("name")?;
+            let name = self.tokens.text_until("name")?;
+            self.text(&name)?;
+            self.json.push(b':');
+            self.value()?;
+            self.tokens.close("member")?;
         }
-        match self.tokens.next_markup()? {
-            Token::Open("value") => {
-                let content = Content { tokens: self.tokens, depth: self.depth };
-                seed.deserialize(Opened(content)).map(Some)
+        self.json.push(b'}');
+        Ok(())
+    }
+
+    fn scalar(&mut self, kind: &str, text: &str) -> Result<(), XmlError> {
+        let wrong = || XmlError(format!("{:?} is no <{kind}>", short(text)));
+        match kind {
+            "string" | "dateTime.iso8601" | "base64" => self.text(text)?,
+            "int" | "i4" | "i8" => {
+                let number: i64 = text.trim().parse().map_err(|_| wrong())?;
+                self.word(&number.to_string());
             }
-            Token::Empty("value") => seed.deserialize(Nothing).map(Some),
-            Token::Close("data") => self.end(),
-            token => Err(XmlError::expected("<value> or </data>", &token)),
+            "double" => {
+                let number = time::parse_float(text).ok_or_else(wrong)?;
+                if number.is_finite() {
+                    self.word(&format!("{number:?}"));
+                } else {
+                    // JSON has no such numbers; as text they are understood on both wires.
+                    self.text(text.trim())?;
+                }
+            }
+            "boolean" => match text.trim() {
+                "1" | "true" => self.word("true"),
+                "0" | "false" => self.word("false"),
+                _ => return Err(wrong()),
+            },
+            _ => return Err(XmlError(format!("<{}> is no type of XML-RPC", short(kind)))),
+        }
+        Ok(())
+    }
+
+    fn comma_after(&mut self, index: usize) {
+        if index > 0 {
+            self.json.push(b',');
         }
     }
-}
 
-impl Array<'_, '_> {
-    fn end<T>(&mut self) -> Result<Option<T>, XmlError> {
-        self.state = Place::After;
-        self.tokens.close("array")?;
-        Ok(None)
-    }
-}
-
-struct Struct<'t, 'de> {
-    tokens: &'t mut Tokens<'de>,
-    depth: u8,
-}
-
-impl<'de> MapAccess<'de> for Struct<'_, 'de> {
-    type Error = XmlError;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, XmlError> {
-        match self.tokens.next_markup()? {
-            Token::Open("member") => {}
-            Token::Close("struct") => return Ok(None),
-            token => return Err(XmlError::expected("<member> or </struct>", &token)),
-        }
-        self.tokens.open("name")?;
-        let name = self.tokens.text_until("name")?;
-        seed.deserialize(de::value::CowStrDeserializer::new(name)).map(Some)
+    fn word(&mut self, word: &str) {
+        self.json.extend_from_slice(word.as_bytes());
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, XmlError> {
-        let value = seed.deserialize(XmlValue { tokens: self.tokens, depth: self.depth })?;
-        self.tokens.close("member")?;
-        Ok(value)
-    }
-}
-
-/// A value whose tag has been read.
-struct Opened<'t, 'de>(Content<'t, 'de>);
-
-impl<'de> Deserializer<'de> for Opened<'_, 'de> {
-    type Error = XmlError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
-        self.0.read(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
-        visitor.visit_some(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-/// `<value/>`
-struct Nothing;
-
-impl<'de> Deserializer<'de> for Nothing {
-    type Error = XmlError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
-        visitor.visit_str("")
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlError> {
-        visitor.visit_some(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    fn text(&mut self, text: &str) -> Result<(), XmlError> {
+        serde_json::to_writer(&mut *self.json, text)
+            .map_err(|error| XmlError::new(&error.to_string()))
     }
 }
