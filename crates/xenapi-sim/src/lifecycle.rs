@@ -309,9 +309,14 @@ pub(crate) fn boot(db: &mut Database, vm: Ref, host: Ref, paused: bool, now: i64
         ],
     );
     let address = db.find("host", host).map(|it| it.text("address").to_owned()).unwrap_or_default();
-    let console = db.insert("console", vec![("VM", vm.into()), ("protocol", "rfb".into())]);
-    let uuid = db.find("console", console).map(|it| it.uuid()).unwrap_or_default();
-    db.set("console", console, "location", format!("https://{address}/console?uuid={uuid}"));
+    // A paravirtual guest has a line of text beside its screen.
+    let protocols: &[&str] = if hvm { &["rfb"] } else { &["rfb", "vt100"] };
+    for protocol in protocols {
+        let console =
+            db.insert("console", vec![("VM", vm.into()), ("protocol", (*protocol).into())]);
+        let uuid = db.find("console", console).map(|it| it.uuid()).unwrap_or_default();
+        db.set("console", console, "location", format!("https://{address}/console?uuid={uuid}"));
+    }
     db.delete("VM_guest_metrics", row.reference("guest_metrics"));
     let metrics = db.insert("VM_guest_metrics", vec![("last_updated", Value::Time(now))]);
     db.update(

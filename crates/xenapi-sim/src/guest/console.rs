@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::disk::transfer::{named, refuse};
 use crate::http::{Answer, Exchange};
+use crate::inner::Inner;
 use crate::value::Ref;
 
 const WIDTH: u16 = 720;
@@ -26,20 +27,29 @@ pub(crate) async fn console(mut exchange: Exchange) -> io::Result<()> {
         let (db, head) = (exchange.inner.read(), &exchange.head);
         let console = named(&db, "console", head.query("uuid").or_else(|| head.query("ref")));
         console.map(|console| {
-            let console = db.find("console", console.unwrap_or(Ref::NULL))?;
+            let reference = console.unwrap_or(Ref::NULL);
+            let console = db.find("console", reference)?;
             let vm = db.find("VM", console.reference("VM"))?;
-            Some((vm.reference("resident_on"), console.text("protocol").to_owned()))
+            let protocol = console.text("protocol").to_owned();
+            Some((reference, vm.reference("resident_on"), protocol))
         })
     };
     let own = exchange.inner.hosts[exchange.host].host;
     match found {
-        Ok(Some((host, protocol))) if host == own => {
+        Ok(Some((console, host, protocol))) if host == own => {
             let head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n";
             exchange.stream.write_all(head).await?;
             let early = std::mem::take(&mut exchange.early);
             let (read, write) = tokio::io::split(exchange.stream);
             let read = BufReader::new(early.as_slice().chain(read));
-            if protocol == "rfb" { screen(read, write).await } else { echo(read, write).await }
+            let inner = exchange.inner;
+            let shown = async {
+                if protocol == "rfb" { screen(read, write).await } else { echo(read, write).await }
+            };
+            tokio::select! {
+                shown = shown => shown,
+                () = over(&inner, console) => Ok(()),
+            }
         }
         Ok(Some(_)) => {
             let text = "The VM does not run on this host.";
@@ -50,6 +60,16 @@ pub(crate) async fn console(mut exchange: Exchange) -> io::Result<()> {
             exchange.answer(&Answer::html(404, "Not Found", "There is no console.")).await
         }
         Err(error) => refuse(&mut exchange, error).await,
+    }
+}
+
+/// Waits until the domain that a console belongs to has ended.
+async fn over(inner: &Inner, console: Ref) {
+    let mut changes = inner.changes();
+    while inner.read().find("console", console).is_some() {
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
