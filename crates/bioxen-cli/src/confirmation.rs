@@ -4,6 +4,12 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use crate::failure::Failure;
 
+/// Like [`ask`], beside other work: for a command that has taken over Ctrl-C, which must still end it.
+pub(crate) async fn ask_beside(question: String) -> Result<Option<bool>, Failure> {
+    let asked = tokio::task::spawn_blocking(move || ask(&question)).await;
+    asked.unwrap_or_else(|error| Err(Failure::Terminal(error.into())))
+}
+
 /// Asks a question that is answered by `y` or `n`, the latter unless it is the former; `None` where
 /// there is no terminal to ask on.
 pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {

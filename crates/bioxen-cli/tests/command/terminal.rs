@@ -9,16 +9,27 @@ use crate::support::has;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A terminal of its own with the command in it. Gone when dropped.
-struct Terminal {
+pub(crate) struct Terminal {
     directory: tempfile::TempDir,
 }
 
 impl Terminal {
+    /// Starts the command in a home of its own.
     fn start(arguments: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("home");
+        Self::with(directory, &home, arguments)
+    }
+
+    /// Starts the command in this home.
+    pub(crate) fn start_in(home: &Path, arguments: &str) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), home, arguments)
+    }
+
+    fn with(directory: tempfile::TempDir, home: &Path, arguments: &str) -> Self {
         let terminal = Self { directory };
         let line = format!("{} {arguments}; echo \"[exit $?]\"; cat", env!("CARGO_BIN_EXE_bioxen"));
-        let home = format!("BIOXEN_HOME={}", terminal.home().display());
+        let home = format!("BIOXEN_HOME={}", home.display());
         let size = ["-x", "80", "-y", "40"];
         terminal.tmux(&[&["new-session", "-d"], &size[..], &["-e", &home, &line]].concat());
         terminal
@@ -35,11 +46,11 @@ impl Terminal {
         tmux.output().unwrap()
     }
 
-    fn press(&self, keys: &[&str]) {
+    pub(crate) fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    fn type_in(&self, text: &str) {
+    pub(crate) fn type_in(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
     }
 
@@ -48,7 +59,7 @@ impl Terminal {
     }
 
     /// Looks at the screen until it shows `text`.
-    fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let screen = self.screen();

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::sim::{Home, client};
 use crate::support::{Ended, below, command, directory, has};
+use crate::terminal::Terminal;
 
 const TEMPLATE: &str = "Debian 12 (cloud-init)";
 
@@ -225,6 +226,21 @@ fn an_adopted_vm_is_used_and_never_deleted() {
     assert!(code == 5 && said.contains("is not who it should be"), "{code}: {said}");
     assert_eq!(home.names(), [""; 0], "nothing is remembered of what failed");
 
+    if has("tmux") {
+        // A person is asked, and may leave instead of answering.
+        for (answer, code) in [(&["C-c"][..], 130), (&["n", "Enter"], 1)] {
+            let terminal = Terminal::start_in(&home.path(""), &adopt.join(" "));
+            terminal.wait_for("from now on? [y/N]");
+            terminal.press(answer);
+            terminal.wait_for(&format!("[exit {code}]"));
+            assert_eq!(home.names(), [""; 0], "{answer:?}");
+        }
+        let terminal = Terminal::start_in(&home.path(""), &adopt.join(" "));
+        terminal.wait_for("from now on? [y/N]");
+        terminal.press(&["y", "Enter"]);
+        terminal.wait_for("[exit 0]");
+        home.done(&["forget", "mine"]);
+    }
     let adopted = home.done(&[&adopt[1..], &["--host-key", &host_key]].concat());
     assert_eq!(adopted["name"], "mine");
     assert_eq!(home.answer("mine"), "42\n");
@@ -261,6 +277,38 @@ fn a_screen_is_shown_through_a_port_of_this_machine() {
     let pid = console.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(console.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_console_of_text_is_this_terminal_until_it_is_left_or_ends() {
+    if !has("tmux") {
+        return;
+    }
+    let home = home("1");
+    home.create("gc", &["--no-wait"]);
+    home.done(&["stop", "gc", "--force"]);
+    // Guests of this kind alone have a console of text.
+    Runtime::new().unwrap().block_on(async {
+        let client = client(&home).await;
+        let vm = client.vm().get_by_name_label("gc").await.unwrap().remove(0);
+        client.vm().set_hvm_boot_policy(&vm, "").await.unwrap();
+        client.vm().set_domain_type(&vm, xenapi::enums::DomainType::Pv).await.unwrap();
+        client.close().await.unwrap();
+    });
+    home.done(&["start", "gc"]);
+    assert_eq!(home.done(&["console", "gc"])["protocol"], "vt100");
+
+    let terminal = Terminal::start_in(&home.path(""), "vm console gc");
+    terminal.wait_for("login:");
+    terminal.type_in("ada");
+    terminal.wait_for("login: ada");
+    terminal.press(&["C-]"]);
+    terminal.wait_for("[exit 0]");
+
+    let terminal = Terminal::start_in(&home.path(""), "vm console gc");
+    terminal.wait_for("login:");
+    home.done(&["stop", "gc", "--force"]);
+    terminal.wait_for("[exit 0]");
 }
 
 #[test]

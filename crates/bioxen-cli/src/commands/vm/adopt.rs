@@ -154,14 +154,14 @@ async fn enter(
     let host_key = connection.host_key().clone();
     connection.close().await;
     if arguments.host_key.is_none() && !arguments.trust_on_first_use {
-        ask(&arguments.name, address, &host_key)?;
+        ask(&arguments.name, address, &host_key).await?;
     }
     let entry =
         Entry { user: arguments.user.clone(), port: arguments.port, host_key, client_key: key };
     Ok(Entered { address, entry })
 }
 
-fn ask(name: &VmName, address: IpAddr, found: &PublicKey) -> Result<(), Failure> {
+async fn ask(name: &VmName, address: IpAddr, found: &PublicKey) -> Result<(), Failure> {
     let fingerprint = found.fingerprint();
     let question = format!(
         "The SSH server at {address} shows the host key\n  {fingerprint}\n\
@@ -170,7 +170,7 @@ fn ask(name: &VmName, address: IpAddr, found: &PublicKey) -> Result<(), Failure>
          Is it the same, and is it to be trusted from now on?",
         found.kind().trim_start_matches("ssh-")
     );
-    match confirmation::ask(&question)? {
+    match confirmation::ask_beside(question).await? {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::NotConfirmed { what: format!("vm `{name}` was not adopted") }),
         None => Err(Failure::UnknownHostKey { address, found: Box::new(found.clone()) }),

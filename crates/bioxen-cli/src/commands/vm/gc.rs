@@ -7,14 +7,13 @@ use bioxen_xcp::ConnectedPool;
 use bioxen_xcp::leaks::{Fate, Kind, Leak, Reason};
 use serde::Serialize;
 
-use super::verb::confirm;
 use crate::failure::Failure;
 use crate::leftovers::{self, Found, Outcome};
 use crate::registry::{self, Registry};
 use crate::report::Report;
 use crate::signals::Signals;
 use crate::table::{quantity, text};
-use crate::{configuration, json, output, runtime, shown, table};
+use crate::{configuration, confirmation, json, output, runtime, shown, table};
 
 /// Remove what was left behind on pools by commands that were killed, and what has expired
 ///
@@ -118,7 +117,9 @@ async fn gc(
         before
     } else {
         let question = format!("{}Remove what can be removed of this?", table(&before));
-        confirm(arguments.yes, &question, "nothing was removed".into())?;
+        if !arguments.yes && confirmation::ask_beside(question).await? != Some(true) {
+            return Err(Failure::NotConfirmed { what: "nothing was removed".into() });
+        }
         collect(registry, found).await?
     };
     let rendered = if arguments.json {
