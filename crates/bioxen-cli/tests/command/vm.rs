@@ -312,6 +312,21 @@ fn a_console_of_text_is_this_terminal_until_it_is_left_or_ends() {
 }
 
 #[test]
+fn a_copy_says_how_far_it_is_and_leaves_only_its_end_on_the_terminal() {
+    if !has("tmux") {
+        return;
+    }
+    let home = home("1");
+    home.create("gc", &[]);
+    let large = home.path("large");
+    std::fs::File::create(&large).unwrap().set_len(512 << 20).unwrap();
+    let terminal = Terminal::start_in(&home.path(""), &format!("vm copy {} gc:", large.display()));
+    terminal.wait_for(" a second");
+    let screen = terminal.wait_for("[exit 0]");
+    assert!(screen.contains("copied 512.0 MiB") && !screen.contains("a second"), "{screen}");
+}
+
+#[test]
 fn networks_are_made_used_and_deleted() {
     let home = home("1");
     let network = |arguments: &[&str]| {
