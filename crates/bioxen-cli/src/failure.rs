@@ -171,7 +171,9 @@ impl Failure {
     /// they do not allow it; 125 is ours where a script's own code is passed on.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::NoPools | Self::Configuration(ConfigurationError::NoSuchPool(_)) => 3,
+            Self::NoPools
+            | Self::Configuration(ConfigurationError::NoSuchPool(_))
+            | Self::Pool(PoolError::NoSuchPool(_)) => 3,
             Self::Configuration(ConfigurationError::Duplicate { .. })
             | Self::Import { source: ImportError::Taken { .. }, .. } => 4,
             #[cfg(target_os = "linux")]
@@ -208,6 +210,7 @@ impl Failure {
             Self::Lost { .. } | Self::File(_) => 125,
             Self::State(_) | Self::Make(_) => 1,
             Self::MakeTimeout { .. } | Self::WaitTimeout { .. } => 124,
+            Self::Pool(PoolError::Which { .. }) => 2,
             Self::Pool(error) if error.is_unreachable() => 5,
             Self::Pool(error) if error.is_forbidden() => 6,
             Self::Pool(_)

@@ -1,23 +1,30 @@
 //! Holds `docs/reference/troubleshooting.md` to what the command says.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bioxen::{ByteSize, VmName, VmType};
 use bioxen_state::{Phase, StateError};
-use bioxen_xcp::PoolName;
+use bioxen_xcp::import::{Import, ImportError, Wishes};
 use bioxen_xcp::machine::{Cause as PoolCause, MachineError, PowerState, Refusal};
 use bioxen_xcp::making::{Cause, LuaError, MakeError, NoWorkerImage};
 use bioxen_xcp::networks::{NetworkError, User};
 use bioxen_xcp::plan::{PlanError, StepKind};
 use bioxen_xcp::ssh::files::FileError;
 use bioxen_xcp::ssh::{InvalidKey, SshError};
+use bioxen_xcp::{
+    ConfigurationError, Fingerprint, NoSuchPool, PoolError, PoolName, SecretError, SettingsError,
+};
 use xenapi::mirror::WaitError;
 
 use super::Failure;
+#[cfg(target_os = "linux")]
+use crate::commands::SimulatorError;
 
 const DOCUMENT: &str = include_str!("../../../../docs/reference/troubleshooting.md");
 const GIB: u64 = 1 << 30;
+const CERTIFICATE: &[u8] = b"some certificate";
 const AFTER: Duration = Duration::from_mins(1);
 
 fn vm() -> VmName {
@@ -32,9 +39,9 @@ fn address() -> String {
     "10.0.0.7:22".to_owned()
 }
 
-fn api(code: &str) -> xenapi::Error {
+fn refused_by_pool(method: &str, code: &str) -> xenapi::Error {
     let source = xenapi::Failure::new(code, Vec::new());
-    xenapi::Error::Api { method: "VM.start".into(), source }
+    xenapi::Error::Api { method: method.to_owned(), source }
 }
 
 fn wait() -> WaitError {
@@ -51,12 +58,14 @@ fn remembered() -> Vec<Failure> {
         StateError::Adopted { name: vm() },
         StateError::Busy { path: "state.db".into() },
         StateError::Newer { path: "state.db".into(), found: 9, known: 2 },
+        StateError::File { path: "state".into(), source: io_error() },
     ];
     let mut failures: Vec<Failure> = errors.into_iter().map(Failure::State).collect();
     failures.extend([
         Failure::NeedsDaemon { vm_type: VmType::Basic },
         Failure::NoEntry { vm: vm() },
         Failure::NoPools,
+        Failure::WhichPool { there: "`lab` and `office`".into() },
         Failure::WaitTimeout { vm: vm(), after: AFTER },
         Failure::MakeTimeout { vm: vm(), after: AFTER },
     ]);
@@ -88,6 +97,20 @@ fn planned() -> Vec<Failure> {
         PlanError::DiskTooSmall { vm: vm(), template: template(), wanted: GIB, least: 2 * GIB },
         PlanError::NoHost { vm: vm(), needed: 64 * GIB, hosts: Vec::new() },
         PlanError::AddressTaken { vm: vm(), origin: "web".into(), address: [10, 0, 0, 7].into() },
+        PlanError::Ambiguous {
+            vm: vm(),
+            what: "network",
+            name: "lab".into(),
+            candidates: vec!["UUID".into(), "UUID".into()],
+        },
+        PlanError::NoStorage { vm: vm(), template: template() },
+        PlanError::NotForDisks { vm: vm(), storage: "images".into() },
+        PlanError::TooLittleMemory { vm: vm(), template: template(), wanted: GIB / 4, least: GIB },
+        PlanError::NoProcessors { vm: vm() },
+        PlanError::TooManyInterfaces { vm: vm(), wanted: 9, most: 7 },
+        PlanError::SameMac { vm: vm(), mac: "02:00:00:00:00:01".parse().expect("it is one") },
+        PlanError::NotAllowed { vm: vm(), address: [10, 0, 0, 7].into() },
+        PlanError::Host { vm: vm(), host: "xcp-02".into(), obstacle: "it is disabled".into() },
     ];
     errors.into_iter().map(|error| Failure::Plan(Box::new(error))).collect()
 }
@@ -95,8 +118,8 @@ fn planned() -> Vec<Failure> {
 fn made() -> Vec<Failure> {
     let image = NoWorkerImage { path: "bioxen-guest-worker".into(), source: io_error() };
     let steps = [
-        (StepKind::Clone, Cause::Pool(api("SR_FULL"))),
-        (StepKind::Start, Cause::Pool(api("NO_HOSTS_AVAILABLE"))),
+        (StepKind::Clone, Cause::Pool(refused_by_pool("VM.clone", "SR_FULL"))),
+        (StepKind::Start, Cause::Pool(refused_by_pool("VM.start", "NO_HOSTS_AVAILABLE"))),
         (StepKind::Address, Cause::Deadline { after: 5 * AFTER }),
         (StepKind::Address, Cause::Wait(wait())),
         (
@@ -107,6 +130,7 @@ fn made() -> Vec<Failure> {
             StepKind::CloudInit,
             Cause::CloudInit { errors: vec!["package `lua5.9` is not there".into()] },
         ),
+        (StepKind::Disk, Cause::NoDisk { device: "0".into() }),
         (StepKind::Lua, Cause::Lua(Box::new(LuaError::Image(image)))),
     ];
     let failure = |(step, cause)| {
@@ -135,8 +159,8 @@ fn used() -> Vec<Failure> {
         },
         MachineError::NoTurn { vm: name(), step: "start", after: AFTER },
         pool("learn the address of", PoolCause::Wait(wait())),
-        pool("suspend", PoolCause::Call(api("VM_LACKS_FEATURE"))),
-        pool("make a snapshot of", PoolCause::Call(api("SR_FULL"))),
+        pool("suspend", PoolCause::Call(refused_by_pool("VM.suspend", "VM_LACKS_FEATURE"))),
+        pool("make a snapshot of", PoolCause::Call(refused_by_pool("VM.snapshot", "SR_FULL"))),
         refused("move", Refusal::HostDown { host: host() }),
         refused(
             "move",
@@ -153,9 +177,29 @@ fn used() -> Vec<Failure> {
         refused("delete", Refusal::NotOurs { owner: None }),
         refused("delete", Refusal::Adopted),
         refused("forget", Refusal::Made),
+        MachineError::NotAVm { name: name(), kind: "template" },
+        refused("move", Refusal::NoSuchHost { host: host(), near: Vec::new() }),
+        refused("move", Refusal::AmbiguousHost { host: host() }),
+        refused("move", Refusal::SameHost { host: host() }),
+        refused("start", Refusal::OtherHost { host: host() }),
+        refused("move", Refusal::HostDisabled { host: host() }),
+        refused("resize", Refusal::NoDisk),
+        refused("clone", Refusal::NameTaken { name: "web".into() }),
+        refused(
+            "restore",
+            Refusal::AmbiguousSnapshot {
+                snapshot: "fresh".into(),
+                uuids: vec![uuid::Uuid::nil(); 2],
+            },
+        ),
     ];
     let mut failures: Vec<Failure> = errors.into_iter().map(Failure::machine).collect();
-    failures.push(Failure::NoConsole { vm: name() });
+    let port = SocketAddr::from(([127, 0, 0, 1], 5900));
+    failures.extend([
+        Failure::NoConsole { vm: name() },
+        Failure::Listen { address: port, source: io_error() },
+        Failure::NotConfirmed { what: "vm `gc` was not deleted".into() },
+    ]);
     failures
 }
 
@@ -175,6 +219,16 @@ fn entered() -> Vec<Failure> {
             offers: "publickey".into(),
         },
         SshError::Lost { address: address(), reason: "it has fallen silent".into() },
+        SshError::Connect { address: address(), source: io_error() },
+        SshError::NothingInCommon { address: address(), what: "kind of host key".into() },
+        SshError::Handshake { address: address(), source: io_error().into() },
+        SshError::Agent { reason: "SSH_AUTH_SOCK is not set".into() },
+        SshError::Refused {
+            address: address(),
+            what: "a channel".into(),
+            reason: "it is prohibited".into(),
+        },
+        SshError::Command { program: "lua5.4".into(), reason: "it has a zero byte".into() },
     ];
     let mut failures: Vec<Failure> = errors.into_iter().map(Failure::ssh).collect();
     failures.extend([
@@ -184,6 +238,16 @@ fn entered() -> Vec<Failure> {
             reason: "there is no such file or directory".into(),
             missing: true,
         })),
+        Failure::Copy(Box::new(FileError::Local {
+            path: "genome.fasta".into(),
+            what: "read",
+            source: io_error(),
+        })),
+        Failure::UnknownHostKey {
+            address: [10, 0, 0, 7].into(),
+            found: Box::new(bioxen_xcp::ssh::ClientKey::generate("").public()),
+        },
+        Failure::ReadOption { path: "id_ed25519".into(), source: io_error() },
         Failure::NoVmInCopy,
         Failure::Key { path: "id_ed25519".into(), source: InvalidKey::Locked },
         Failure::NoOpenSsh,
@@ -202,26 +266,125 @@ fn networked() -> Vec<Failure> {
         NetworkError::VlanTaken { tag: 120, device: "eth0".into(), network: Some("other".into()) },
         NetworkError::NotOurs { name: name() },
         NetworkError::InUse { name: name(), users },
+        NetworkError::Name { name: " ".into() },
+        NetworkError::Ambiguous { name: name(), uuids: vec!["UUID".into(), "UUID".into()] },
     ];
     errors.into_iter().map(Failure::network).collect()
 }
 
 fn of_pools() -> Vec<Failure> {
     let pool = || PoolName::new("lab").expect("it is one");
-    let of = |source| Failure::Pool(bioxen_xcp::PoolError::Client { pool: pool(), source });
-    let endpoint: bioxen_xcp::Endpoint = "https://xcp-01.example".parse().expect("it is one");
-    vec![
-        of(Box::new(xenapi::Error::Connect { endpoint, source: io_error() })),
-        of(Box::new(api("SESSION_AUTHENTICATION_FAILED"))),
-        of(Box::new(api("RBAC_PERMISSION_DENIED"))),
-    ]
+    let endpoint = || "https://xcp-01.example".parse().expect("it is one");
+    let of = |source| Failure::Pool(PoolError::Client { pool: pool(), source: Box::new(source) });
+    let no_variable = SecretError::NoVariable { name: "LAB_PASSWORD".into() };
+    let no_pool = NoSuchPool { name: "lba".into(), there: "`lab`".into() };
+    let clients = [
+        xenapi::Error::Connect { endpoint: endpoint(), source: io_error() },
+        refused_by_pool("session.login_with_password", "SESSION_AUTHENTICATION_FAILED"),
+        refused_by_pool("VM.clone", "RBAC_PERMISSION_DENIED"),
+        xenapi::Error::Transport { endpoint: endpoint(), sent: true, source: io_error() },
+        xenapi::Error::Http { endpoint: endpoint(), status: 503, excerpt: "busy".into() },
+        xenapi::Error::Timeout {
+            endpoint: endpoint(),
+            after: AFTER,
+            waiting: xenapi::Waiting::Connection,
+        },
+    ];
+    let mut failures: Vec<Failure> = clients.into_iter().map(of).collect();
+    failures.extend([
+        Failure::Pool(PoolError::NoSuchPool(no_pool)),
+        Failure::Pool(PoolError::Password { pool: pool(), source: no_variable }),
+        Failure::Pool(PoolError::ReadAuthority {
+            pool: pool(),
+            path: "ca.pem".into(),
+            source: io_error(),
+        }),
+        Failure::Pool(PoolError::Mirror { pool: pool(), source: Box::new(wait()) }),
+        Failure::UnknownCertificate { address: endpoint(), found: Fingerprint::of(CERTIFICATE) },
+    ]);
+    failures
+}
+
+fn configured() -> Vec<Failure> {
+    let pool = || PoolName::new("lab").expect("it is one");
+    let configuration = [
+        ConfigurationError::Read { path: "config.toml".into(), source: io_error() },
+        ConfigurationError::Write { path: "config.toml".into(), source: io_error() },
+        ConfigurationError::Malformed { path: "config.toml".into(), reason: "…".into() },
+        ConfigurationError::Newer { path: "config.toml".into(), found: 9 },
+        ConfigurationError::Duplicate { name: pool() },
+    ];
+    let settings = [
+        SettingsError::Read { path: "bioxen.toml".into(), source: io_error() },
+        SettingsError::Malformed { path: "bioxen.toml".into(), reason: "…".into() },
+        SettingsError::Newer { path: "bioxen.toml".into(), found: 9 },
+        SettingsError::NotForProjects {
+            path: "bioxen.toml".into(),
+            line: 3,
+            key: "pools".into(),
+            what: "pools",
+        },
+        SettingsError::Variable { variable: "BIOXEN_MEMORY".into(), reason: "…".into() },
+    ];
+    let secrets = [
+        SecretError::NoVariable { name: "LAB_PASSWORD".into() },
+        SecretError::File { path: "lab.password".into(), source: io_error() },
+        SecretError::Write { path: "lab.password".into(), source: io_error() },
+        SecretError::Taken { path: "lab.password".into() },
+        SecretError::Command { program: "pass".into(), source: io_error() },
+        SecretError::CommandTimeout { program: "pass".into() },
+        SecretError::Unusable { reference: "env:LAB_PASSWORD".into(), reason: "it is empty" },
+    ];
+    let name = pool();
+    let imports = [
+        Import::parse("A B=1", &Wishes::default()).expect_err("it has no equals sign"),
+        ImportError::SeveralPools { name: pool(), count: 2 },
+        ImportError::Taken { name, address: "https://xcp-01.example".parse().expect("it is one") },
+    ];
+    let import = |source| Failure::Import { path: "xcpng_config.json".into(), source };
+    let mut failures: Vec<Failure> =
+        configuration.into_iter().map(Failure::Configuration).collect();
+    failures.extend(settings.into_iter().map(Failure::Settings));
+    failures.extend(secrets.into_iter().map(Failure::Secret));
+    failures.extend(imports.into_iter().map(import));
+    failures.extend([
+        Failure::ReadOld { path: "xcpng_config.json".into(), source: io_error() },
+        Failure::NoHome,
+    ]);
+    failures
+}
+
+#[cfg(target_os = "linux")]
+fn simulated() -> Vec<Failure> {
+    let log = || "sim/log".into();
+    let errors = [
+        SimulatorError::NameTaken,
+        SimulatorError::File { action: "write", path: "sim/pool.json".into(), source: io_error() },
+        SimulatorError::Malformed { path: "sim/pool.json".into(), reason: "it is empty".into() },
+        SimulatorError::Ended { log: log(), complaint: "the port is taken".into() },
+        SimulatorError::NotReady { log: log(), limit: AFTER },
+        SimulatorError::DoesNotEnd { pid: 4711 },
+        SimulatorError::NotConfirmed,
+        SimulatorError::Runs,
+    ];
+    errors.into_iter().map(Failure::Simulator).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn simulated() -> Vec<Failure> {
+    Vec::new()
 }
 
 /// An error as a row of the document. What differs from time to time is left out.
 fn row(failure: &Failure) -> String {
+    let fingerprint = Fingerprint::of(CERTIFICATE).to_string();
     let plain = |text: String| {
-        let words =
-            text.split(' ').map(|word| if word.contains("SHA256:") { "SHA256:…" } else { word });
+        let text = text.replace(&fingerprint, "…");
+        let words = text.split(' ').map(|word| match word {
+            word if word.contains("SHA256:") => "SHA256:…",
+            word if word.starts_with("AAAA") => "…'`",
+            word => word,
+        });
         words.collect::<Vec<_>>().join(" ").replace('|', "\\|")
     };
     let hint = failure.hint().unwrap_or_else(|| "-".into());
@@ -230,7 +393,17 @@ fn row(failure: &Failure) -> String {
 
 #[test]
 fn the_reference_has_every_error_with_its_hint_and_code() {
-    let sections = [remembered(), planned(), made(), used(), entered(), networked(), of_pools()];
+    let sections = [
+        remembered(),
+        planned(),
+        made(),
+        used(),
+        entered(),
+        networked(),
+        of_pools(),
+        configured(),
+        simulated(),
+    ];
     let rows = sections.map(|failures| failures.iter().map(row).collect::<Vec<_>>().join("\n"));
     for row in rows.iter().flat_map(|rows| rows.lines()) {
         assert!(
