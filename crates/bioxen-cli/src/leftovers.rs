@@ -90,7 +90,11 @@ pub(crate) fn find(registry: &Registry, pool: &Arc<ConnectedPool>) -> Result<Fou
     };
     let leaks = leaks::find(&view, &known);
     drop(view);
-    let expired = |row: &Vm| row.phase() == Phase::Ready && row.has_expired(now) && !row.adopted();
+    // Nobody sees to one that was made without being waited for.
+    let is_let_be = |row: &Vm| row.controller().is_none() || is_abandoned(row);
+    let expired = |row: &Vm| {
+        (row.phase() == Phase::Ready || is_let_be(row)) && row.has_expired(now) && !row.adopted()
+    };
     let goes = |row: &Vm| (is_abandoned(row) && row.phase() != Phase::Ready) || expired(row);
     rows.retain(goes);
     Ok(Found { pool: Arc::clone(pool), leaks, rows })

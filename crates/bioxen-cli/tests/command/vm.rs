@@ -189,6 +189,35 @@ fn what_a_killed_create_leaves_is_collected_and_forgotten() {
     assert_eq!(home.status()["vms"], 0);
 }
 
+#[test]
+fn what_is_left_on_several_pools_is_collected_and_one_that_is_away_is_told_of() {
+    let home = home("1");
+    let runtime = Runtime::new().unwrap();
+    let other = runtime.block_on(xenapi_sim::Pool::builder().password("secret").start()).unwrap();
+    std::fs::write(home.path("password"), "secret").unwrap();
+    let password = format!("file:{}", home.path("password").display());
+    let trust = ["--password", &password, "--fingerprint", other.fingerprint()];
+    let added = home.run(&[&["pool", "add", "other", &other.url()], &trust[..]].concat());
+    assert_eq!(added.code, Some(0), "{added:?}");
+    for (name, pool) in [("here", "sim"), ("there", "other")] {
+        home.create(name, &["--pool", pool, "--ttl", "1s", "--no-wait"]);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let collected = home.done(&["gc", "--pool", "other", "--yes"]);
+    assert_eq!((&collected[0]["name"], collected.as_array().unwrap().len()), (&"there".into(), 1));
+    home.create("there", &["--pool", "other", "--ttl", "1s", "--no-wait"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let collected = home.done(&["gc", "--yes"]);
+    let pools = collected.as_array().unwrap().iter().map(|row| row["pool"].as_str().unwrap());
+    assert_eq!(pools.collect::<Vec<_>>(), ["other", "sim"]);
+    assert_eq!(home.names(), [""; 0]);
+
+    runtime.block_on(other.stop());
+    let ended = home.vm(&["gc", "--yes"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "nothing was left behind\n"));
+    assert!(ended.stderr.contains("pool `other` was not asked"), "{ended:?}");
+}
+
 /// Makes a VM that was there before us, in a home of its own: one that lets this key in.
 fn stranger(home: &Home, key: &Path) {
     let public = key.with_extension("pub");

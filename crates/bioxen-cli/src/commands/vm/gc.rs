@@ -96,7 +96,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let registry = Registry::open()?;
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
-        let pools = pools(&registry, arguments.pool.as_deref()).await?;
+        let pools = signals.or_stop(pools(&registry, arguments.pool.as_deref())).await?;
         let outcome = signals.or_stop(gc(arguments, &registry, &pools)).await;
         close(&pools).await;
         outcome
