@@ -1,6 +1,6 @@
 //! Clients of the Xen API that others wrote, each against a simulated pool of its own.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -22,7 +22,7 @@ pub(crate) fn python() -> Result<Outcome> {
         Environment::Ready(environment) => environment,
         Environment::Missing(outcome) => return Ok(outcome),
     };
-    let pool = Pool::start("300ms")?;
+    let pool = Pool::start(&["--boot-delay", "300ms"])?;
     let script = root().join(TESTS).join("python/whole_life.py");
     run(program(environment.join("bin/python"), &[]).arg(script).args([&pool.url, PASSWORD]))?;
     Ok(Outcome::Passed)
@@ -36,7 +36,7 @@ pub(crate) fn ansible() -> Result<Outcome> {
         Environment::Missing(outcome) => return Ok(outcome),
     };
     // It asks guests to shut down as soon as they run, which those do not hear that still come up.
-    let pool = Pool::start("0s")?;
+    let pool = Pool::start(&["--boot-delay", "0s"])?;
     let mut play = program(environment.join("bin/ansible-playbook"), &["-i", "localhost,"]);
     play.args(["-c", "local", "-e", &format!("url={}", pool.url)]);
     play.args(["-e", &format!("password={PASSWORD}")])
@@ -69,10 +69,47 @@ pub(crate) fn node() -> Result<Outcome> {
     if let Err(error) = run(program("npm", &install).current_dir(&place)) {
         return tools::without(&format!("npm could not install the client: {error:#}"));
     }
-    let pool = Pool::start("300ms")?;
+    let pool = Pool::start(&["--boot-delay", "300ms"])?;
     let mut mirror = program("node", &[]);
     mirror.arg(tests.join("mirror.mjs")).args([&pool.url, PASSWORD]);
     run(mirror.env("XENAPI_SIM_NODE_MODULES", &place))?;
+    Ok(Outcome::Passed)
+}
+
+/// Power by the agent with which clusters fence VMs off. It comes with the distribution, and with a client of
+/// the Xen API of its own.
+pub(crate) fn fencing() -> Result<Outcome> {
+    const AGENT: &str = "fence_xenapi";
+    if !works(&mut program(AGENT, &["--version"])) {
+        return tools::without(
+            "fence_xenapi is missing; on Debian: `apt-get install fence-agents`",
+        );
+    }
+    // It knows no certificates but those of the system's authorities.
+    let pool = Pool::start(&["--http", "--vms", "1"])?;
+    for (action, says) in [
+        ("status", "Status: OFF"),
+        ("on", "Success: Powered ON"),
+        ("status", "Status: ON"),
+        ("reboot", "Success: Rebooted"),
+        ("off", "Success: Powered OFF"),
+        ("off", "Success: Already OFF"),
+        ("list", "vm-00001"),
+    ] {
+        let url = &pool.url;
+        let order = format!(
+            "action={action}\nsession_url={url}\nusername=root\npassword={PASSWORD}\nplug=vm-00001\n"
+        );
+        let mut agent = program(AGENT, &[]);
+        agent.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut agent = agent.spawn().context("could not start fence_xenapi")?;
+        let mut stdin = agent.stdin.take().context("fence_xenapi has no standard input")?;
+        stdin.write_all(order.as_bytes()).context("fence_xenapi does not listen")?;
+        drop(stdin);
+        let output = agent.wait_with_output().context("fence_xenapi does not end")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        anyhow::ensure!(said.contains(says), "`{action}` said `{}`, not `{says}`", said.trim());
+    }
     Ok(Outcome::Passed)
 }
 
@@ -83,11 +120,12 @@ struct Pool {
 }
 
 impl Pool {
-    /// Starts one whose guests take so long to come up.
-    fn start(boot_delay: &str) -> Result<Self> {
+    /// Starts one with these options.
+    fn start(options: &[&str]) -> Result<Self> {
         let simulator: PathBuf = target_dir().join("debug/xenapi-sim");
         let mut process = Command::new(&simulator)
-            .args(["--listen", "127.0.0.1:0", "--boot-delay", boot_delay])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(options)
             .env("XENAPI_SIM_PASSWORD", PASSWORD)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -99,7 +137,7 @@ impl Pool {
         let read = BufReader::new(output).read_line(&mut url);
         let pool = Self { process, url: url.trim().to_owned() };
         read.context("the simulator said no address")?;
-        anyhow::ensure!(pool.url.starts_with("https://"), "the simulator did not start");
+        anyhow::ensure!(pool.url.starts_with("http"), "the simulator did not start");
         Ok(pool)
     }
 }

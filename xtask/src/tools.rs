@@ -46,6 +46,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     Tool { package: "dosfstools", probe: &["test", "-x", "/usr/sbin/mkfs.vfat"] },
     Tool { package: "mtools", probe: &["mcopy", "-V"] },
     Tool { package: "npm", probe: &["npm", "--version"] },
+    Tool { package: "fence-agents", probe: &["fence_xenapi", "--version"] },
     PYTHON_VENV,
 ];
 

@@ -37,6 +37,8 @@ enum Step {
     PeerNode,
     /// Ansible's modules for the Xen API, against a simulated pool
     PeerAnsible,
+    /// The agent with which clusters fence VMs off, against a simulated pool
+    PeerFencing,
 }
 
 impl Test {
@@ -52,6 +54,7 @@ impl Test {
             steps.run(&Step::PeerPython, "XenAPI for Python lives with the pool", peers::python);
             steps.run(&Step::PeerNode, "xen-api for JavaScript mirrors the pool", peers::node);
             steps.run(&Step::PeerAnsible, "Ansible deploys to the pool", peers::ansible);
+            steps.run(&Step::PeerFencing, "a cluster's agent fences VMs off", peers::fencing);
         }
         steps.finish()
     }
