@@ -26,7 +26,8 @@ fn main() -> Result<()> {
     write(&folder.join("xml_answer"), &texts(&XML))?;
     write(&folder.join("metrics"), &texts(&METRICS))?;
     write(&folder.join("where_query"), &texts(&QUERIES))?;
-    write(&folder.join("seed_disk"), &[seed_disk()?])
+    write(&folder.join("seed_disk"), &[seed_disk()?])?;
+    write(&folder.join("old_configuration"), &texts(&OLD_CONFIGURATIONS))
 }
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
@@ -56,6 +57,12 @@ const QUERIES: [&str; 3] = [
     "true",
     r#"(field "is_a_template" = "true" and not (field "name_label" = "a\"b"))"#,
     r#"field "power_state"="Running" or false"#,
+];
+
+const OLD_CONFIGURATIONS: [&str; 3] = [
+    r#"{"xcp_host":"https://10.0.0.5","xcp_username":"root","xcp_password":"secret","template":"lua-bio","memory":"2GB","vcpus":2,"verify_ssl":false}"#,
+    r#"{"default_pool":"lab","xcpng_configs":{"lab":{"xapi_url":"https://xcp-01.example","username":"root","password":"secret","network_uuid":"n","sr_uuid":"s"}}}"#,
+    "export XCP_HOST='xcp-01.example' # the lab's\nXCP_PASSWORD=\"a b\"\nVM_MEMORY=2147483648\n",
 ];
 
 /// A small disk as cloud-init takes it.

@@ -49,6 +49,8 @@ enum Step {
     WhereQuery,
     /// The disk of a guest's first boot
     SeedDisk,
+    /// A configuration of the library that BioXen replaces
+    OldConfiguration,
 }
 
 const TOOLCHAIN: &str = "+nightly";
@@ -96,6 +98,7 @@ impl Fuzz {
                 Step::Metrics,
                 Step::WhereQuery,
                 Step::SeedDisk,
+                Step::OldConfiguration,
             ];
             for target in all {
                 steps.run(&target, &title, || targets.fuzz(&steps::name(&target), self.seconds));
