@@ -37,7 +37,7 @@ impl Proxy {
         &self.url
     }
 
-    /// How many pieces clients have sent so far: at least one for each request.
+    /// How many pieces clients have sent so far: requests that come together can be one.
     pub(crate) fn requests(&self) -> u32 {
         self.requests.load(Ordering::SeqCst)
     }

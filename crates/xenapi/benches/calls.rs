@@ -11,14 +11,27 @@ const CALLS: u32 = 10_000;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
     content-length: 45\r\n\r\n{\"jsonrpc\":\"2.0\",\"result\":\"assembler\",\"id\":1}";
 
-/// Answers every request, and takes each to come in one piece.
+/// Answers all requests that are there at once, as they may share a connection.
 async fn serve(mut stream: TcpStream) {
-    let mut bytes = [0; 4096];
-    while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {
-        if stream.write_all(ANSWER).await.is_err() {
+    let mut bytes = Vec::new();
+    while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        let mut answers = Vec::new();
+        while let Some(length) = request(&bytes) {
+            bytes.drain(..length);
+            answers.extend_from_slice(ANSWER);
+        }
+        if stream.write_all(&answers).await.is_err() {
             return;
         }
     }
+}
+
+/// How long the first request is, where all of it is there.
+fn request(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).ok()?;
+    let length: usize = text.split_once("Content-Length: ")?.1.lines().next()?.parse().ok()?;
+    (bytes.len() >= head + length).then_some(head + length)
 }
 
 async fn connect() -> Client {

@@ -13,8 +13,8 @@ use crate::wire::{FromWire, Request};
 
 /// A message that has not been sent. Awaiting it sends it and gives the result.
 ///
-/// If the future is dropped, the connection is closed; a message that had been sent may be carried out
-/// all the same.
+/// If the future is dropped, its connection is closed, unless other calls wait for answers over it; a
+/// message that had been sent may be carried out all the same.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<R> {
     client: Client,

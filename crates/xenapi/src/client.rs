@@ -192,7 +192,7 @@ impl Shared {
             path: protocol.path(),
             content_type: protocol.content_type(),
             body: &body,
-            repeatable: request.repeatable,
+            effect: request.effect,
         };
         self.transport.post(endpoint, &post, deadline).await
     }

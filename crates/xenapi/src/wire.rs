@@ -31,7 +31,7 @@ pub use map::Map;
 pub use pieces::Pieces;
 pub use record::Fields;
 pub use reference::{Object, Recorded, Ref};
-pub use request::{Protocol, Request};
+pub use request::{Effect, Protocol, Request};
 pub use value::Value;
 
 pub(crate) use answer::mend_odd_floats;

@@ -53,8 +53,9 @@ impl Builder {
         Self { timeout, ..self }
     }
 
-    /// How many requests may be under way at one time, each on a connection of its own: 32, unless
-    /// changed, and at least one. Those beyond wait.
+    /// How many requests may be under way at one time: 32, unless changed, and at least one. Those beyond
+    /// wait. Each has a connection of its own, but where there are several questions that are answered at
+    /// once (`get_FIELD`, `get_record`, `get_by_uuid`), these share some.
     pub fn request_limit(mut self, requests: usize) -> Self {
         self.limits.requests = requests.clamp(1, 1 << 16);
         self

@@ -80,7 +80,7 @@ impl Line {
             path: protocol.path(),
             content_type: protocol.content_type(),
             body: &body,
-            repeatable: request.repeatable,
+            effect: request.effect,
         };
         let transport = &self.client.shared.transport;
         let response = transport.post_beside(endpoint, &post, deadline).await?;

@@ -284,7 +284,7 @@ async fn log_out(
         path: protocol.path(),
         content_type: protocol.content_type(),
         body: &body,
-        repeatable: false,
+        effect: request.effect,
     };
     let response = transport.post(endpoint, &post, Deadline::new(timeout)).await?;
     check_status(endpoint, &response)?;

@@ -118,52 +118,52 @@ impl Messages<'_> {
 
     /// Calls `blob.get_by_name_label`, there since orlando.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("blob.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `blob.get_by_uuid`, there since orlando.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Blob>> {
-        Call::new(self.0, Request::read("blob.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `blob.get_last_updated`, there since rio.
     pub fn get_last_updated(&self, blob: &Ref<class::Blob>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("blob.get_last_updated", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_last_updated", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_mime_type`, there since rio.
     pub fn get_mime_type(&self, blob: &Ref<class::Blob>) -> Call<String> {
-        Call::new(self.0, Request::read("blob.get_mime_type", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_mime_type", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_name_description`, there since rio.
     pub fn get_name_description(&self, blob: &Ref<class::Blob>) -> Call<String> {
-        Call::new(self.0, Request::read("blob.get_name_description", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_name_description", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_name_label`, there since rio.
     pub fn get_name_label(&self, blob: &Ref<class::Blob>) -> Call<String> {
-        Call::new(self.0, Request::read("blob.get_name_label", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_name_label", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_public`, there since tampa.
     pub fn get_public(&self, blob: &Ref<class::Blob>) -> Call<bool> {
-        Call::new(self.0, Request::read("blob.get_public", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_public", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_record`, there since orlando.
     pub fn get_record(&self, blob: &Ref<class::Blob>) -> Call<super::blob::Record> {
-        Call::new(self.0, Request::read("blob.get_record", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_record", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_size`, there since rio.
     pub fn get_size(&self, blob: &Ref<class::Blob>) -> Call<i64> {
-        Call::new(self.0, Request::read("blob.get_size", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_size", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.get_uuid`, there since rio.
     pub fn get_uuid(&self, blob: &Ref<class::Blob>) -> Call<String> {
-        Call::new(self.0, Request::read("blob.get_uuid", vec![blob.to_wire()]))
+        Call::new(self.0, Request::get("blob.get_uuid", vec![blob.to_wire()]))
     }
 
     /// Calls `blob.set_name_description`, there since rio.

@@ -164,57 +164,57 @@ impl Messages<'_> {
 
     /// Calls `Bond.get_auto_update_mac`, there since quebec.
     pub fn get_auto_update_mac(&self, bond: &Ref<class::Bond>) -> Call<bool> {
-        Call::new(self.0, Request::read("Bond.get_auto_update_mac", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_auto_update_mac", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_by_uuid`, there since miami.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Bond>> {
-        Call::new(self.0, Request::read("Bond.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Bond.get_links_up`, there since tampa.
     pub fn get_links_up(&self, bond: &Ref<class::Bond>) -> Call<i64> {
-        Call::new(self.0, Request::read("Bond.get_links_up", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_links_up", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_master`, there since miami.
     pub fn get_master(&self, bond: &Ref<class::Bond>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("Bond.get_master", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_master", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_mode`, there since boston.
     pub fn get_mode(&self, bond: &Ref<class::Bond>) -> Call<enums::BondMode> {
-        Call::new(self.0, Request::read("Bond.get_mode", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_mode", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_other_config`, there since miami.
     pub fn get_other_config(&self, bond: &Ref<class::Bond>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("Bond.get_other_config", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_other_config", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_primary_slave`, there since boston.
     pub fn get_primary_slave(&self, bond: &Ref<class::Bond>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("Bond.get_primary_slave", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_primary_slave", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_properties`, there since tampa.
     pub fn get_properties(&self, bond: &Ref<class::Bond>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("Bond.get_properties", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_properties", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_record`, there since miami.
     pub fn get_record(&self, bond: &Ref<class::Bond>) -> Call<super::bond::Record> {
-        Call::new(self.0, Request::read("Bond.get_record", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_record", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_slaves`, there since miami.
     pub fn get_slaves(&self, bond: &Ref<class::Bond>) -> Call<Vec<Ref<class::Pif>>> {
-        Call::new(self.0, Request::read("Bond.get_slaves", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_slaves", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.get_uuid`, there since rio.
     pub fn get_uuid(&self, bond: &Ref<class::Bond>) -> Call<String> {
-        Call::new(self.0, Request::read("Bond.get_uuid", vec![bond.to_wire()]))
+        Call::new(self.0, Request::get("Bond.get_uuid", vec![bond.to_wire()]))
     }
 
     /// Calls `Bond.remove_from_other_config`, there since miami.

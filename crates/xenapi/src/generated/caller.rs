@@ -138,62 +138,62 @@ impl Messages<'_> {
 
     /// Calls `Caller.get_auto_registered`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_auto_registered(&self, caller: &Ref<class::Caller>) -> Call<bool> {
-        Call::new(self.0, Request::read("Caller.get_auto_registered", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_auto_registered", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_by_name_label`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Caller>>> {
-        Call::new(self.0, Request::read("Caller.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `Caller.get_by_uuid`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Caller>> {
-        Call::new(self.0, Request::read("Caller.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Caller.get_client_ip`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_client_ip(&self, caller: &Ref<class::Caller>) -> Call<String> {
-        Call::new(self.0, Request::read("Caller.get_client_ip", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_client_ip", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_groups`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_groups(&self, caller: &Ref<class::Caller>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("Caller.get_groups", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_groups", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_last_access`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_last_access(&self, caller: &Ref<class::Caller>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("Caller.get_last_access", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_last_access", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_name_description`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_name_description(&self, caller: &Ref<class::Caller>) -> Call<String> {
-        Call::new(self.0, Request::read("Caller.get_name_description", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_name_description", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_name_label`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_name_label(&self, caller: &Ref<class::Caller>) -> Call<String> {
-        Call::new(self.0, Request::read("Caller.get_name_label", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_name_label", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_rate_limit`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_rate_limit(&self, caller: &Ref<class::Caller>) -> Call<Ref<class::RateLimit>> {
-        Call::new(self.0, Request::read("Caller.get_rate_limit", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_rate_limit", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_record`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_record(&self, caller: &Ref<class::Caller>) -> Call<super::caller::Record> {
-        Call::new(self.0, Request::read("Caller.get_record", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_record", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_user_agent`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_user_agent(&self, caller: &Ref<class::Caller>) -> Call<String> {
-        Call::new(self.0, Request::read("Caller.get_user_agent", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_user_agent", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.get_uuid`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_uuid(&self, caller: &Ref<class::Caller>) -> Call<String> {
-        Call::new(self.0, Request::read("Caller.get_uuid", vec![caller.to_wire()]))
+        Call::new(self.0, Request::get("Caller.get_uuid", vec![caller.to_wire()]))
     }
 
     /// Calls `Caller.query_all_usage`, there since 26.17.0. It is not yet promised to stay.

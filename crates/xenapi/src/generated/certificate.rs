@@ -126,19 +126,19 @@ impl Messages<'_> {
 
     /// Calls `Certificate.get_by_uuid`, there since stockholm.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Certificate>> {
-        Call::new(self.0, Request::read("Certificate.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Certificate.get_fingerprint`, there since stockholm. It is deprecated.
     pub fn get_fingerprint(&self, certificate: &Ref<class::Certificate>) -> Call<String> {
-        Call::new(self.0, Request::read("Certificate.get_fingerprint", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_fingerprint", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_fingerprint_sha1`, there since 24.20.0. It is not yet promised to stay.
     pub fn get_fingerprint_sha1(&self, certificate: &Ref<class::Certificate>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Certificate.get_fingerprint_sha1", vec![certificate.to_wire()]),
+            Request::get("Certificate.get_fingerprint_sha1", vec![certificate.to_wire()]),
         )
     }
 
@@ -146,28 +146,28 @@ impl Messages<'_> {
     pub fn get_fingerprint_sha256(&self, certificate: &Ref<class::Certificate>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Certificate.get_fingerprint_sha256", vec![certificate.to_wire()]),
+            Request::get("Certificate.get_fingerprint_sha256", vec![certificate.to_wire()]),
         )
     }
 
     /// Calls `Certificate.get_host`, there since stockholm.
     pub fn get_host(&self, certificate: &Ref<class::Certificate>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("Certificate.get_host", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_host", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_name`, there since 1.294.0.
     pub fn get_name(&self, certificate: &Ref<class::Certificate>) -> Call<String> {
-        Call::new(self.0, Request::read("Certificate.get_name", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_name", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_not_after`, there since stockholm.
     pub fn get_not_after(&self, certificate: &Ref<class::Certificate>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("Certificate.get_not_after", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_not_after", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_not_before`, there since stockholm.
     pub fn get_not_before(&self, certificate: &Ref<class::Certificate>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("Certificate.get_not_before", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_not_before", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_purpose`, there since 26.13.0. It is not yet promised to stay.
@@ -175,7 +175,7 @@ impl Messages<'_> {
         &self,
         certificate: &Ref<class::Certificate>,
     ) -> Call<Vec<enums::CertificatePurpose>> {
-        Call::new(self.0, Request::read("Certificate.get_purpose", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_purpose", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_record`, there since stockholm.
@@ -183,16 +183,16 @@ impl Messages<'_> {
         &self,
         certificate: &Ref<class::Certificate>,
     ) -> Call<super::certificate::Record> {
-        Call::new(self.0, Request::read("Certificate.get_record", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_record", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_type`, there since 1.294.0.
     pub fn get_type(&self, certificate: &Ref<class::Certificate>) -> Call<enums::CertificateType> {
-        Call::new(self.0, Request::read("Certificate.get_type", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_type", vec![certificate.to_wire()]))
     }
 
     /// Calls `Certificate.get_uuid`, there since stockholm.
     pub fn get_uuid(&self, certificate: &Ref<class::Certificate>) -> Call<String> {
-        Call::new(self.0, Request::read("Certificate.get_uuid", vec![certificate.to_wire()]))
+        Call::new(self.0, Request::get("Certificate.get_uuid", vec![certificate.to_wire()]))
     }
 }

@@ -223,12 +223,12 @@ impl Messages<'_> {
 
     /// Calls `Cluster.get_by_uuid`, there since kolkata.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Cluster>> {
-        Call::new(self.0, Request::read("Cluster.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Cluster.get_cluster_config`, there since kolkata.
     pub fn get_cluster_config(&self, cluster: &Ref<class::Cluster>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("Cluster.get_cluster_config", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_cluster_config", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_cluster_hosts`, there since kolkata.
@@ -236,25 +236,25 @@ impl Messages<'_> {
         &self,
         cluster: &Ref<class::Cluster>,
     ) -> Call<Vec<Ref<class::ClusterHost>>> {
-        Call::new(self.0, Request::read("Cluster.get_cluster_hosts", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_cluster_hosts", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_cluster_stack`, there since kolkata.
     pub fn get_cluster_stack(&self, cluster: &Ref<class::Cluster>) -> Call<String> {
-        Call::new(self.0, Request::read("Cluster.get_cluster_stack", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_cluster_stack", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_cluster_stack_version`, there since 24.15.0. It is not yet promised to stay.
     pub fn get_cluster_stack_version(&self, cluster: &Ref<class::Cluster>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("Cluster.get_cluster_stack_version", vec![cluster.to_wire()]),
+            Request::get("Cluster.get_cluster_stack_version", vec![cluster.to_wire()]),
         )
     }
 
     /// Calls `Cluster.get_cluster_token`, there since kolkata.
     pub fn get_cluster_token(&self, cluster: &Ref<class::Cluster>) -> Call<String> {
-        Call::new(self.0, Request::read("Cluster.get_cluster_token", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_cluster_token", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_current_operations`, there since rio.
@@ -262,22 +262,22 @@ impl Messages<'_> {
         &self,
         cluster: &Ref<class::Cluster>,
     ) -> Call<Map<String, enums::ClusterOperation>> {
-        Call::new(self.0, Request::read("Cluster.get_current_operations", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_current_operations", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_expected_hosts`, there since 25.17.0. It is not yet promised to stay.
     pub fn get_expected_hosts(&self, cluster: &Ref<class::Cluster>) -> Call<i64> {
-        Call::new(self.0, Request::read("Cluster.get_expected_hosts", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_expected_hosts", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_is_quorate`, there since 24.3.0. It is not yet promised to stay.
     pub fn get_is_quorate(&self, cluster: &Ref<class::Cluster>) -> Call<bool> {
-        Call::new(self.0, Request::read("Cluster.get_is_quorate", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_is_quorate", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_live_hosts`, there since 24.3.0. It is not yet promised to stay.
     pub fn get_live_hosts(&self, cluster: &Ref<class::Cluster>) -> Call<i64> {
-        Call::new(self.0, Request::read("Cluster.get_live_hosts", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_live_hosts", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_network`, there since kolkata.
@@ -287,45 +287,45 @@ impl Messages<'_> {
 
     /// Calls `Cluster.get_other_config`, there since kolkata.
     pub fn get_other_config(&self, cluster: &Ref<class::Cluster>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("Cluster.get_other_config", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_other_config", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_pending_forget`, there since lima.
     pub fn get_pending_forget(&self, cluster: &Ref<class::Cluster>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("Cluster.get_pending_forget", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_pending_forget", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_pool_auto_join`, there since kolkata.
     pub fn get_pool_auto_join(&self, cluster: &Ref<class::Cluster>) -> Call<bool> {
-        Call::new(self.0, Request::read("Cluster.get_pool_auto_join", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_pool_auto_join", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_quorum`, there since 24.3.0. It is not yet promised to stay.
     pub fn get_quorum(&self, cluster: &Ref<class::Cluster>) -> Call<i64> {
-        Call::new(self.0, Request::read("Cluster.get_quorum", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_quorum", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_record`, there since kolkata.
     pub fn get_record(&self, cluster: &Ref<class::Cluster>) -> Call<super::cluster::Record> {
-        Call::new(self.0, Request::read("Cluster.get_record", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_record", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_token_timeout`, there since kolkata.
     pub fn get_token_timeout(&self, cluster: &Ref<class::Cluster>) -> Call<f64> {
-        Call::new(self.0, Request::read("Cluster.get_token_timeout", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_token_timeout", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.get_token_timeout_coefficient`, there since kolkata.
     pub fn get_token_timeout_coefficient(&self, cluster: &Ref<class::Cluster>) -> Call<f64> {
         Call::new(
             self.0,
-            Request::read("Cluster.get_token_timeout_coefficient", vec![cluster.to_wire()]),
+            Request::get("Cluster.get_token_timeout_coefficient", vec![cluster.to_wire()]),
         )
     }
 
     /// Calls `Cluster.get_uuid`, there since kolkata.
     pub fn get_uuid(&self, cluster: &Ref<class::Cluster>) -> Call<String> {
-        Call::new(self.0, Request::read("Cluster.get_uuid", vec![cluster.to_wire()]))
+        Call::new(self.0, Request::get("Cluster.get_uuid", vec![cluster.to_wire()]))
     }
 
     /// Calls `Cluster.pool_create`, there since kolkata.

@@ -169,7 +169,7 @@ impl Messages<'_> {
 
     /// Calls `Cluster_host.get_PIF`, there since kolkata.
     pub fn get_pif(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("Cluster_host.get_PIF", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_PIF", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_all`, there since kolkata.
@@ -197,12 +197,12 @@ impl Messages<'_> {
 
     /// Calls `Cluster_host.get_by_uuid`, there since kolkata.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::ClusterHost>> {
-        Call::new(self.0, Request::read("Cluster_host.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_cluster`, there since kolkata.
     pub fn get_cluster(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<Ref<class::Cluster>> {
-        Call::new(self.0, Request::read("Cluster_host.get_cluster", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_cluster", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_current_operations`, there since rio.
@@ -212,36 +212,36 @@ impl Messages<'_> {
     ) -> Call<Map<String, enums::ClusterHostOperation>> {
         Call::new(
             self.0,
-            Request::read("Cluster_host.get_current_operations", vec![cluster_host.to_wire()]),
+            Request::get("Cluster_host.get_current_operations", vec![cluster_host.to_wire()]),
         )
     }
 
     /// Calls `Cluster_host.get_enabled`, there since kolkata.
     pub fn get_enabled(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<bool> {
-        Call::new(self.0, Request::read("Cluster_host.get_enabled", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_enabled", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_host`, there since kolkata.
     pub fn get_host(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("Cluster_host.get_host", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_host", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_joined`, there since kolkata.
     pub fn get_joined(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<bool> {
-        Call::new(self.0, Request::read("Cluster_host.get_joined", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_joined", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_last_update_live`, there since 24.3.0. It is not yet promised to stay.
     pub fn get_last_update_live(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<Timestamp> {
         Call::new(
             self.0,
-            Request::read("Cluster_host.get_last_update_live", vec![cluster_host.to_wire()]),
+            Request::get("Cluster_host.get_last_update_live", vec![cluster_host.to_wire()]),
         )
     }
 
     /// Calls `Cluster_host.get_live`, there since 24.3.0. It is not yet promised to stay.
     pub fn get_live(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<bool> {
-        Call::new(self.0, Request::read("Cluster_host.get_live", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_live", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_other_config`, there since kolkata.
@@ -251,7 +251,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("Cluster_host.get_other_config", vec![cluster_host.to_wire()]),
+            Request::get("Cluster_host.get_other_config", vec![cluster_host.to_wire()]),
         )
     }
 
@@ -260,11 +260,11 @@ impl Messages<'_> {
         &self,
         cluster_host: &Ref<class::ClusterHost>,
     ) -> Call<super::cluster_host::Record> {
-        Call::new(self.0, Request::read("Cluster_host.get_record", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_record", vec![cluster_host.to_wire()]))
     }
 
     /// Calls `Cluster_host.get_uuid`, there since kolkata.
     pub fn get_uuid(&self, cluster_host: &Ref<class::ClusterHost>) -> Call<String> {
-        Call::new(self.0, Request::read("Cluster_host.get_uuid", vec![cluster_host.to_wire()]))
+        Call::new(self.0, Request::get("Cluster_host.get_uuid", vec![cluster_host.to_wire()]))
     }
 }

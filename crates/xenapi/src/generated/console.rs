@@ -106,7 +106,7 @@ impl Messages<'_> {
 
     /// Calls `console.get_VM`, there since rio.
     pub fn get_vm(&self, console: &Ref<class::Console>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("console.get_VM", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_VM", vec![console.to_wire()]))
     }
 
     /// Calls `console.get_all`, there since rio.
@@ -121,32 +121,32 @@ impl Messages<'_> {
 
     /// Calls `console.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Console>> {
-        Call::new(self.0, Request::read("console.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("console.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `console.get_location`, there since rio.
     pub fn get_location(&self, console: &Ref<class::Console>) -> Call<String> {
-        Call::new(self.0, Request::read("console.get_location", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_location", vec![console.to_wire()]))
     }
 
     /// Calls `console.get_other_config`, there since rio.
     pub fn get_other_config(&self, console: &Ref<class::Console>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("console.get_other_config", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_other_config", vec![console.to_wire()]))
     }
 
     /// Calls `console.get_protocol`, there since rio.
     pub fn get_protocol(&self, console: &Ref<class::Console>) -> Call<enums::ConsoleProtocol> {
-        Call::new(self.0, Request::read("console.get_protocol", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_protocol", vec![console.to_wire()]))
     }
 
     /// Calls `console.get_record`, there since rio.
     pub fn get_record(&self, console: &Ref<class::Console>) -> Call<super::console::Record> {
-        Call::new(self.0, Request::read("console.get_record", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_record", vec![console.to_wire()]))
     }
 
     /// Calls `console.get_uuid`, there since rio.
     pub fn get_uuid(&self, console: &Ref<class::Console>) -> Call<String> {
-        Call::new(self.0, Request::read("console.get_uuid", vec![console.to_wire()]))
+        Call::new(self.0, Request::get("console.get_uuid", vec![console.to_wire()]))
     }
 
     /// Calls `console.remove_from_other_config`, there since rio.

@@ -94,12 +94,12 @@ impl Messages<'_> {
 
     /// Calls `crashdump.get_VDI`, there since rio.
     pub fn get_vdi(&self, crashdump: &Ref<class::Crashdump>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("crashdump.get_VDI", vec![crashdump.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_VDI", vec![crashdump.to_wire()]))
     }
 
     /// Calls `crashdump.get_VM`, there since rio.
     pub fn get_vm(&self, crashdump: &Ref<class::Crashdump>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("crashdump.get_VM", vec![crashdump.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_VM", vec![crashdump.to_wire()]))
     }
 
     /// Calls `crashdump.get_all`, there since rio. It is deprecated.
@@ -114,22 +114,22 @@ impl Messages<'_> {
 
     /// Calls `crashdump.get_by_uuid`, there since rio. It is deprecated.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Crashdump>> {
-        Call::new(self.0, Request::read("crashdump.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `crashdump.get_other_config`, there since miami.
     pub fn get_other_config(&self, crashdump: &Ref<class::Crashdump>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("crashdump.get_other_config", vec![crashdump.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_other_config", vec![crashdump.to_wire()]))
     }
 
     /// Calls `crashdump.get_record`, there since rio. It is deprecated.
     pub fn get_record(&self, crashdump: &Ref<class::Crashdump>) -> Call<super::crashdump::Record> {
-        Call::new(self.0, Request::read("crashdump.get_record", vec![crashdump.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_record", vec![crashdump.to_wire()]))
     }
 
     /// Calls `crashdump.get_uuid`, there since rio.
     pub fn get_uuid(&self, crashdump: &Ref<class::Crashdump>) -> Call<String> {
-        Call::new(self.0, Request::read("crashdump.get_uuid", vec![crashdump.to_wire()]))
+        Call::new(self.0, Request::get("crashdump.get_uuid", vec![crashdump.to_wire()]))
     }
 
     /// Calls `crashdump.remove_from_other_config`, there since miami.

@@ -94,21 +94,21 @@ impl Messages<'_> {
 
     /// Calls `DR_task.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::DrTask>> {
-        Call::new(self.0, Request::read("DR_task.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("DR_task.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `DR_task.get_introduced_SRs`, there since rio.
     pub fn get_introduced_srs(&self, dr_task: &Ref<class::DrTask>) -> Call<Vec<Ref<class::Sr>>> {
-        Call::new(self.0, Request::read("DR_task.get_introduced_SRs", vec![dr_task.to_wire()]))
+        Call::new(self.0, Request::get("DR_task.get_introduced_SRs", vec![dr_task.to_wire()]))
     }
 
     /// Calls `DR_task.get_record`, there since boston.
     pub fn get_record(&self, dr_task: &Ref<class::DrTask>) -> Call<super::dr_task::Record> {
-        Call::new(self.0, Request::read("DR_task.get_record", vec![dr_task.to_wire()]))
+        Call::new(self.0, Request::get("DR_task.get_record", vec![dr_task.to_wire()]))
     }
 
     /// Calls `DR_task.get_uuid`, there since rio.
     pub fn get_uuid(&self, dr_task: &Ref<class::DrTask>) -> Call<String> {
-        Call::new(self.0, Request::read("DR_task.get_uuid", vec![dr_task.to_wire()]))
+        Call::new(self.0, Request::get("DR_task.get_uuid", vec![dr_task.to_wire()]))
     }
 }

@@ -101,7 +101,7 @@ impl Messages<'_> {
 
     /// Calls `Driver_variant.get_by_uuid`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::DriverVariant>> {
-        Call::new(self.0, Request::read("Driver_variant.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Driver_variant.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_driver`, there since 25.2.0. It is not yet promised to stay.
@@ -109,30 +109,27 @@ impl Messages<'_> {
         &self,
         driver_variant: &Ref<class::DriverVariant>,
     ) -> Call<Ref<class::HostDriver>> {
-        Call::new(
-            self.0,
-            Request::read("Driver_variant.get_driver", vec![driver_variant.to_wire()]),
-        )
+        Call::new(self.0, Request::get("Driver_variant.get_driver", vec![driver_variant.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_hardware_present`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_hardware_present(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("Driver_variant.get_hardware_present", vec![driver_variant.to_wire()]),
+            Request::get("Driver_variant.get_hardware_present", vec![driver_variant.to_wire()]),
         )
     }
 
     /// Calls `Driver_variant.get_name`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_name(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<String> {
-        Call::new(self.0, Request::read("Driver_variant.get_name", vec![driver_variant.to_wire()]))
+        Call::new(self.0, Request::get("Driver_variant.get_name", vec![driver_variant.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_priority`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_priority(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<f64> {
         Call::new(
             self.0,
-            Request::read("Driver_variant.get_priority", vec![driver_variant.to_wire()]),
+            Request::get("Driver_variant.get_priority", vec![driver_variant.to_wire()]),
         )
     }
 
@@ -141,30 +138,24 @@ impl Messages<'_> {
         &self,
         driver_variant: &Ref<class::DriverVariant>,
     ) -> Call<super::driver_variant::Record> {
-        Call::new(
-            self.0,
-            Request::read("Driver_variant.get_record", vec![driver_variant.to_wire()]),
-        )
+        Call::new(self.0, Request::get("Driver_variant.get_record", vec![driver_variant.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_status`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_status(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("Driver_variant.get_status", vec![driver_variant.to_wire()]),
-        )
+        Call::new(self.0, Request::get("Driver_variant.get_status", vec![driver_variant.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_uuid`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_uuid(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<String> {
-        Call::new(self.0, Request::read("Driver_variant.get_uuid", vec![driver_variant.to_wire()]))
+        Call::new(self.0, Request::get("Driver_variant.get_uuid", vec![driver_variant.to_wire()]))
     }
 
     /// Calls `Driver_variant.get_version`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_version(&self, driver_variant: &Ref<class::DriverVariant>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Driver_variant.get_version", vec![driver_variant.to_wire()]),
+            Request::get("Driver_variant.get_version", vec![driver_variant.to_wire()]),
         )
     }
 

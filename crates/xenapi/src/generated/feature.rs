@@ -99,51 +99,51 @@ impl Messages<'_> {
 
     /// Calls `Feature.get_by_name_label`, there since falcon.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Feature>>> {
-        Call::new(self.0, Request::read("Feature.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `Feature.get_by_uuid`, there since falcon.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Feature>> {
-        Call::new(self.0, Request::read("Feature.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Feature.get_enabled`, there since falcon.
     pub fn get_enabled(&self, feature: &Ref<class::Feature>) -> Call<bool> {
-        Call::new(self.0, Request::read("Feature.get_enabled", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_enabled", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_experimental`, there since falcon.
     pub fn get_experimental(&self, feature: &Ref<class::Feature>) -> Call<bool> {
-        Call::new(self.0, Request::read("Feature.get_experimental", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_experimental", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_host`, there since falcon.
     pub fn get_host(&self, feature: &Ref<class::Feature>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("Feature.get_host", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_host", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_name_description`, there since rio.
     pub fn get_name_description(&self, feature: &Ref<class::Feature>) -> Call<String> {
-        Call::new(self.0, Request::read("Feature.get_name_description", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_name_description", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_name_label`, there since rio.
     pub fn get_name_label(&self, feature: &Ref<class::Feature>) -> Call<String> {
-        Call::new(self.0, Request::read("Feature.get_name_label", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_name_label", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_record`, there since falcon.
     pub fn get_record(&self, feature: &Ref<class::Feature>) -> Call<super::feature::Record> {
-        Call::new(self.0, Request::read("Feature.get_record", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_record", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_uuid`, there since falcon.
     pub fn get_uuid(&self, feature: &Ref<class::Feature>) -> Call<String> {
-        Call::new(self.0, Request::read("Feature.get_uuid", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_uuid", vec![feature.to_wire()]))
     }
 
     /// Calls `Feature.get_version`, there since falcon.
     pub fn get_version(&self, feature: &Ref<class::Feature>) -> Call<String> {
-        Call::new(self.0, Request::read("Feature.get_version", vec![feature.to_wire()]))
+        Call::new(self.0, Request::get("Feature.get_version", vec![feature.to_wire()]))
     }
 }

@@ -164,17 +164,17 @@ impl Messages<'_> {
 
     /// Calls `GPU_group.get_GPU_types`, there since boston.
     pub fn get_gpu_types(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("GPU_group.get_GPU_types", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_GPU_types", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_PGPUs`, there since boston.
     pub fn get_pgpus(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<Vec<Ref<class::Pgpu>>> {
-        Call::new(self.0, Request::read("GPU_group.get_PGPUs", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_PGPUs", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_VGPUs`, there since boston.
     pub fn get_vgpus(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<Vec<Ref<class::Vgpu>>> {
-        Call::new(self.0, Request::read("GPU_group.get_VGPUs", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_VGPUs", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_all`, there since boston.
@@ -200,12 +200,12 @@ impl Messages<'_> {
 
     /// Calls `GPU_group.get_by_name_label`, there since boston.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::GpuGroup>>> {
-        Call::new(self.0, Request::read("GPU_group.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `GPU_group.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::GpuGroup>> {
-        Call::new(self.0, Request::read("GPU_group.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `GPU_group.get_enabled_VGPU_types`, there since vgpu-productisation.
@@ -215,31 +215,28 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::VgpuType>>> {
         Call::new(
             self.0,
-            Request::read("GPU_group.get_enabled_VGPU_types", vec![gpu_group.to_wire()]),
+            Request::get("GPU_group.get_enabled_VGPU_types", vec![gpu_group.to_wire()]),
         )
     }
 
     /// Calls `GPU_group.get_name_description`, there since boston.
     pub fn get_name_description(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("GPU_group.get_name_description", vec![gpu_group.to_wire()]),
-        )
+        Call::new(self.0, Request::get("GPU_group.get_name_description", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_name_label`, there since boston.
     pub fn get_name_label(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("GPU_group.get_name_label", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_name_label", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_other_config`, there since boston.
     pub fn get_other_config(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("GPU_group.get_other_config", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_other_config", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_record`, there since boston.
     pub fn get_record(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<super::gpu_group::Record> {
-        Call::new(self.0, Request::read("GPU_group.get_record", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_record", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.get_remaining_capacity`, there since vgpu-tech-preview.
@@ -264,13 +261,13 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::VgpuType>>> {
         Call::new(
             self.0,
-            Request::read("GPU_group.get_supported_VGPU_types", vec![gpu_group.to_wire()]),
+            Request::get("GPU_group.get_supported_VGPU_types", vec![gpu_group.to_wire()]),
         )
     }
 
     /// Calls `GPU_group.get_uuid`, there since boston.
     pub fn get_uuid(&self, gpu_group: &Ref<class::GpuGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("GPU_group.get_uuid", vec![gpu_group.to_wire()]))
+        Call::new(self.0, Request::get("GPU_group.get_uuid", vec![gpu_group.to_wire()]))
     }
 
     /// Calls `GPU_group.remove_from_other_config`, there since boston.

@@ -931,17 +931,17 @@ impl Messages<'_> {
 
     /// Calls `host.get_API_version_major`, there since rio.
     pub fn get_api_version_major(&self, host: &Ref<class::Host>) -> Call<i64> {
-        Call::new(self.0, Request::read("host.get_API_version_major", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_API_version_major", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_API_version_minor`, there since rio.
     pub fn get_api_version_minor(&self, host: &Ref<class::Host>) -> Call<i64> {
-        Call::new(self.0, Request::read("host.get_API_version_minor", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_API_version_minor", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_API_version_vendor`, there since rio.
     pub fn get_api_version_vendor(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_API_version_vendor", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_API_version_vendor", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_API_version_vendor_implementation`, there since rio.
@@ -951,38 +951,38 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("host.get_API_version_vendor_implementation", vec![host.to_wire()]),
+            Request::get("host.get_API_version_vendor_implementation", vec![host.to_wire()]),
         )
     }
 
     /// Calls `host.get_PBDs`, there since rio.
     pub fn get_pbds(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Pbd>>> {
-        Call::new(self.0, Request::read("host.get_PBDs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_PBDs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_PCIs`, there since boston.
     pub fn get_pcis(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Pci>>> {
-        Call::new(self.0, Request::read("host.get_PCIs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_PCIs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_PGPUs`, there since boston.
     pub fn get_pgpus(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Pgpu>>> {
-        Call::new(self.0, Request::read("host.get_PGPUs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_PGPUs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_PIFs`, there since rio.
     pub fn get_pifs(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Pif>>> {
-        Call::new(self.0, Request::read("host.get_PIFs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_PIFs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_PUSBs`, there since inverness.
     pub fn get_pusbs(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Pusb>>> {
-        Call::new(self.0, Request::read("host.get_PUSBs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_PUSBs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_address`, there since rio.
     pub fn get_address(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_address", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_address", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_all`, there since rio.
@@ -1005,67 +1005,67 @@ impl Messages<'_> {
 
     /// Calls `host.get_bios_strings`, there since midnight-ride.
     pub fn get_bios_strings(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_bios_strings", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_bios_strings", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_blobs`, there since orlando.
     pub fn get_blobs(&self, host: &Ref<class::Host>) -> Call<Map<String, Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("host.get_blobs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_blobs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Host>>> {
-        Call::new(self.0, Request::read("host.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("host.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `host.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("host.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("host.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `host.get_capabilities`, there since rio.
     pub fn get_capabilities(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_capabilities", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_capabilities", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_certificates`, there since stockholm.
     pub fn get_certificates(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Certificate>>> {
-        Call::new(self.0, Request::read("host.get_certificates", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_certificates", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_chipset_info`, there since boston.
     pub fn get_chipset_info(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_chipset_info", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_chipset_info", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_console_idle_timeout`, there since 25.21.0. It is not yet promised to stay.
     pub fn get_console_idle_timeout(&self, host: &Ref<class::Host>) -> Call<i64> {
-        Call::new(self.0, Request::read("host.get_console_idle_timeout", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_console_idle_timeout", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_control_domain`, there since ely.
     pub fn get_control_domain(&self, host: &Ref<class::Host>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("host.get_control_domain", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_control_domain", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_cpu_configuration`, there since rio.
     pub fn get_cpu_configuration(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_cpu_configuration", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_cpu_configuration", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_cpu_info`, there since midnight-ride.
     pub fn get_cpu_info(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_cpu_info", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_cpu_info", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_crash_dump_sr`, there since rio.
     pub fn get_crash_dump_sr(&self, host: &Ref<class::Host>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("host.get_crash_dump_sr", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_crash_dump_sr", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_crashdumps`, there since rio.
     pub fn get_crashdumps(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::HostCrashdump>>> {
-        Call::new(self.0, Request::read("host.get_crashdumps", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_crashdumps", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_current_operations`, there since rio.
@@ -1073,7 +1073,7 @@ impl Messages<'_> {
         &self,
         host: &Ref<class::Host>,
     ) -> Call<Map<String, enums::HostAllowedOperation>> {
-        Call::new(self.0, Request::read("host.get_current_operations", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_current_operations", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_data_sources`, there since orlando.
@@ -1086,22 +1086,22 @@ impl Messages<'_> {
 
     /// Calls `host.get_display`, there since cream.
     pub fn get_display(&self, host: &Ref<class::Host>) -> Call<enums::HostDisplay> {
-        Call::new(self.0, Request::read("host.get_display", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_display", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_edition`, there since midnight-ride.
     pub fn get_edition(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_edition", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_edition", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_editions`, there since stockholm.
     pub fn get_editions(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_editions", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_editions", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_enabled`, there since rio.
     pub fn get_enabled(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_enabled", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_enabled", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_external_auth_configuration`, there since george.
@@ -1111,71 +1111,68 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("host.get_external_auth_configuration", vec![host.to_wire()]),
+            Request::get("host.get_external_auth_configuration", vec![host.to_wire()]),
         )
     }
 
     /// Calls `host.get_external_auth_service_name`, there since george.
     pub fn get_external_auth_service_name(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("host.get_external_auth_service_name", vec![host.to_wire()]),
-        )
+        Call::new(self.0, Request::get("host.get_external_auth_service_name", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_external_auth_type`, there since george.
     pub fn get_external_auth_type(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_external_auth_type", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_external_auth_type", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_features`, there since falcon.
     pub fn get_features(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Feature>>> {
-        Call::new(self.0, Request::read("host.get_features", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_features", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_guest_VCPUs_params`, there since tampa.
     pub fn get_guest_vcpus_params(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_guest_VCPUs_params", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_guest_VCPUs_params", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ha_network_peers`, there since orlando.
     pub fn get_ha_network_peers(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_ha_network_peers", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ha_network_peers", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ha_statefiles`, there since orlando.
     pub fn get_ha_statefiles(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_ha_statefiles", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ha_statefiles", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_host_CPUs`, there since rio.
     pub fn get_host_cpus(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::HostCpu>>> {
-        Call::new(self.0, Request::read("host.get_host_CPUs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_host_CPUs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_hostname`, there since rio.
     pub fn get_hostname(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_hostname", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_hostname", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_https_only`, there since 22.27.0. It is not yet promised to stay.
     pub fn get_https_only(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_https_only", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_https_only", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_iscsi_iqn`, there since kolkata.
     pub fn get_iscsi_iqn(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_iscsi_iqn", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_iscsi_iqn", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_last_software_update`, there since 22.20.0. It is not yet promised to stay.
     pub fn get_last_software_update(&self, host: &Ref<class::Host>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("host.get_last_software_update", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_last_software_update", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_last_update_hash`, there since 24.10.0. It is not yet promised to stay.
     pub fn get_last_update_hash(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_last_update_hash", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_last_update_hash", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_latest_synced_updates_applied`, there since 23.18.0. It is not yet promised to stay.
@@ -1185,23 +1182,23 @@ impl Messages<'_> {
     ) -> Call<enums::LatestSyncedUpdatesAppliedState> {
         Call::new(
             self.0,
-            Request::read("host.get_latest_synced_updates_applied", vec![host.to_wire()]),
+            Request::get("host.get_latest_synced_updates_applied", vec![host.to_wire()]),
         )
     }
 
     /// Calls `host.get_license_params`, there since rio.
     pub fn get_license_params(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_license_params", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_license_params", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_license_server`, there since midnight-ride.
     pub fn get_license_server(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_license_server", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_license_server", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_local_cache_sr`, there since cowley.
     pub fn get_local_cache_sr(&self, host: &Ref<class::Host>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("host.get_local_cache_sr", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_local_cache_sr", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_log`, there since rio.
@@ -1211,7 +1208,7 @@ impl Messages<'_> {
 
     /// Calls `host.get_logging`, there since rio.
     pub fn get_logging(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_logging", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_logging", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_management_interface`, there since tampa.
@@ -1221,42 +1218,42 @@ impl Messages<'_> {
 
     /// Calls `host.get_max_cstate`, there since 26.0.0. It is not yet promised to stay.
     pub fn get_max_cstate(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_max_cstate", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_max_cstate", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_memory_overhead`, there since rio.
     pub fn get_memory_overhead(&self, host: &Ref<class::Host>) -> Call<i64> {
-        Call::new(self.0, Request::read("host.get_memory_overhead", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_memory_overhead", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_metrics`, there since rio.
     pub fn get_metrics(&self, host: &Ref<class::Host>) -> Call<Ref<class::HostMetrics>> {
-        Call::new(self.0, Request::read("host.get_metrics", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_metrics", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_multipathing`, there since kolkata.
     pub fn get_multipathing(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_multipathing", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_multipathing", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_name_description`, there since rio.
     pub fn get_name_description(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_name_description", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_name_description", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_name_label`, there since rio.
     pub fn get_name_label(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_name_label", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_name_label", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ntp_custom_servers`, there since 26.0.0. It is not yet promised to stay.
     pub fn get_ntp_custom_servers(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_ntp_custom_servers", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ntp_custom_servers", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ntp_mode`, there since 26.0.0. It is not yet promised to stay.
     pub fn get_ntp_mode(&self, host: &Ref<class::Host>) -> Call<enums::HostNtpMode> {
-        Call::new(self.0, Request::read("host.get_ntp_mode", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ntp_mode", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ntp_servers_status`, there since 26.0.0. It is not yet promised to stay.
@@ -1277,17 +1274,17 @@ impl Messages<'_> {
         &self,
         host: &Ref<class::Host>,
     ) -> Call<enums::HostNumaAffinityPolicy> {
-        Call::new(self.0, Request::read("host.get_numa_affinity_policy", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_numa_affinity_policy", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_other_config`, there since rio.
     pub fn get_other_config(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_other_config", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_other_config", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_patches`, there since rio. It is deprecated.
     pub fn get_patches(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::HostPatch>>> {
-        Call::new(self.0, Request::read("host.get_patches", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_patches", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_pending_guidances`, there since 1.303.0.
@@ -1295,7 +1292,7 @@ impl Messages<'_> {
         &self,
         host: &Ref<class::Host>,
     ) -> Call<Vec<enums::UpdateGuidance>> {
-        Call::new(self.0, Request::read("host.get_pending_guidances", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_pending_guidances", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_pending_guidances_full`, there since 24.10.0. It is not yet promised to stay.
@@ -1303,7 +1300,7 @@ impl Messages<'_> {
         &self,
         host: &Ref<class::Host>,
     ) -> Call<Vec<enums::UpdateGuidance>> {
-        Call::new(self.0, Request::read("host.get_pending_guidances_full", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_pending_guidances_full", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_pending_guidances_recommended`, there since 24.10.0. It is not yet promised to stay.
@@ -1313,28 +1310,28 @@ impl Messages<'_> {
     ) -> Call<Vec<enums::UpdateGuidance>> {
         Call::new(
             self.0,
-            Request::read("host.get_pending_guidances_recommended", vec![host.to_wire()]),
+            Request::get("host.get_pending_guidances_recommended", vec![host.to_wire()]),
         )
     }
 
     /// Calls `host.get_power_on_config`, there since midnight-ride.
     pub fn get_power_on_config(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_power_on_config", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_power_on_config", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_power_on_mode`, there since midnight-ride.
     pub fn get_power_on_mode(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_power_on_mode", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_power_on_mode", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_record`, there since rio.
     pub fn get_record(&self, host: &Ref<class::Host>) -> Call<super::host::Record> {
-        Call::new(self.0, Request::read("host.get_record", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_record", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_resident_VMs`, there since rio.
     pub fn get_resident_vms(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("host.get_resident_VMs", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_resident_VMs", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_sched_gran`, there since 1.271.0.
@@ -1344,12 +1341,12 @@ impl Messages<'_> {
 
     /// Calls `host.get_sched_policy`, there since rio.
     pub fn get_sched_policy(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_sched_policy", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_sched_policy", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_secure_boot`, there since 25.31.0. It is not yet promised to stay.
     pub fn get_secure_boot(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_secure_boot", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_secure_boot", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_server_certificate`, there since george.
@@ -1369,42 +1366,42 @@ impl Messages<'_> {
 
     /// Calls `host.get_software_version`, there since rio.
     pub fn get_software_version(&self, host: &Ref<class::Host>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host.get_software_version", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_software_version", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ssh_auto_mode`, there since 25.27.0. It is not yet promised to stay.
     pub fn get_ssh_auto_mode(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_ssh_auto_mode", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ssh_auto_mode", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ssh_enabled`, there since 25.21.0. It is not yet promised to stay.
     pub fn get_ssh_enabled(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_ssh_enabled", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ssh_enabled", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ssh_enabled_timeout`, there since 25.21.0. It is not yet promised to stay.
     pub fn get_ssh_enabled_timeout(&self, host: &Ref<class::Host>) -> Call<i64> {
-        Call::new(self.0, Request::read("host.get_ssh_enabled_timeout", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ssh_enabled_timeout", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ssh_expiry`, there since 25.21.0. It is not yet promised to stay.
     pub fn get_ssh_expiry(&self, host: &Ref<class::Host>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("host.get_ssh_expiry", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ssh_expiry", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_ssl_legacy`, there since dundee. It is deprecated.
     pub fn get_ssl_legacy(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_ssl_legacy", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_ssl_legacy", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_supported_bootloaders`, there since rio.
     pub fn get_supported_bootloaders(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_supported_bootloaders", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_supported_bootloaders", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_suspend_image_sr`, there since rio.
     pub fn get_suspend_image_sr(&self, host: &Ref<class::Host>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("host.get_suspend_image_sr", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_suspend_image_sr", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_system_status_capabilities`, there since miami.
@@ -1417,17 +1414,17 @@ impl Messages<'_> {
 
     /// Calls `host.get_tags`, there since orlando.
     pub fn get_tags(&self, host: &Ref<class::Host>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("host.get_tags", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_tags", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_timezone`, there since 26.0.0. It is not yet promised to stay.
     pub fn get_timezone(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_timezone", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_timezone", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_tls_verification_enabled`, there since 1.313.0.
     pub fn get_tls_verification_enabled(&self, host: &Ref<class::Host>) -> Call<bool> {
-        Call::new(self.0, Request::read("host.get_tls_verification_enabled", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_tls_verification_enabled", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_tracked_user_agents`, there since 25.34.0. It is not yet promised to stay.
@@ -1440,7 +1437,7 @@ impl Messages<'_> {
 
     /// Calls `host.get_uefi_certificates`, there since quebec. It is deprecated.
     pub fn get_uefi_certificates(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_uefi_certificates", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_uefi_certificates", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_uncooperative_resident_VMs`, there since midnight-ride. It is deprecated.
@@ -1456,7 +1453,7 @@ impl Messages<'_> {
 
     /// Calls `host.get_updates`, there since ely.
     pub fn get_updates(&self, host: &Ref<class::Host>) -> Call<Vec<Ref<class::PoolUpdate>>> {
-        Call::new(self.0, Request::read("host.get_updates", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_updates", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_updates_requiring_reboot`, there since ely.
@@ -1464,12 +1461,12 @@ impl Messages<'_> {
         &self,
         host: &Ref<class::Host>,
     ) -> Call<Vec<Ref<class::PoolUpdate>>> {
-        Call::new(self.0, Request::read("host.get_updates_requiring_reboot", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_updates_requiring_reboot", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_uuid`, there since rio.
     pub fn get_uuid(&self, host: &Ref<class::Host>) -> Call<String> {
-        Call::new(self.0, Request::read("host.get_uuid", vec![host.to_wire()]))
+        Call::new(self.0, Request::get("host.get_uuid", vec![host.to_wire()]))
     }
 
     /// Calls `host.get_virtual_hardware_platform_versions`, there since cream.
@@ -1479,7 +1476,7 @@ impl Messages<'_> {
     ) -> Call<Vec<i64>> {
         Call::new(
             self.0,
-            Request::read("host.get_virtual_hardware_platform_versions", vec![host.to_wire()]),
+            Request::get("host.get_virtual_hardware_platform_versions", vec![host.to_wire()]),
         )
     }
 

@@ -158,77 +158,77 @@ impl Messages<'_> {
 
     /// Calls `host_cpu.get_by_uuid`, there since rio. It is deprecated.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::HostCpu>> {
-        Call::new(self.0, Request::read("host_cpu.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `host_cpu.get_family`, there since rio.
     pub fn get_family(&self, host_cpu: &Ref<class::HostCpu>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_cpu.get_family", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_family", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_features`, there since rio.
     pub fn get_features(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_features", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_features", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_flags`, there since rio.
     pub fn get_flags(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_flags", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_flags", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_host`, there since rio.
     pub fn get_host(&self, host_cpu: &Ref<class::HostCpu>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("host_cpu.get_host", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_host", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_model`, there since rio.
     pub fn get_model(&self, host_cpu: &Ref<class::HostCpu>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_cpu.get_model", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_model", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_modelname`, there since rio.
     pub fn get_modelname(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_modelname", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_modelname", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_number`, there since rio.
     pub fn get_number(&self, host_cpu: &Ref<class::HostCpu>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_cpu.get_number", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_number", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_other_config`, there since orlando.
     pub fn get_other_config(&self, host_cpu: &Ref<class::HostCpu>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host_cpu.get_other_config", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_other_config", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_record`, there since rio. It is deprecated.
     pub fn get_record(&self, host_cpu: &Ref<class::HostCpu>) -> Call<super::host_cpu::Record> {
-        Call::new(self.0, Request::read("host_cpu.get_record", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_record", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_speed`, there since rio.
     pub fn get_speed(&self, host_cpu: &Ref<class::HostCpu>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_cpu.get_speed", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_speed", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_stepping`, there since rio.
     pub fn get_stepping(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_stepping", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_stepping", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_utilisation`, there since rio.
     pub fn get_utilisation(&self, host_cpu: &Ref<class::HostCpu>) -> Call<f64> {
-        Call::new(self.0, Request::read("host_cpu.get_utilisation", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_utilisation", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_uuid`, there since rio.
     pub fn get_uuid(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_uuid", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_uuid", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.get_vendor`, there since rio.
     pub fn get_vendor(&self, host_cpu: &Ref<class::HostCpu>) -> Call<String> {
-        Call::new(self.0, Request::read("host_cpu.get_vendor", vec![host_cpu.to_wire()]))
+        Call::new(self.0, Request::get("host_cpu.get_vendor", vec![host_cpu.to_wire()]))
     }
 
     /// Calls `host_cpu.remove_from_other_config`, there since orlando.

@@ -114,12 +114,12 @@ impl Messages<'_> {
 
     /// Calls `host_crashdump.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::HostCrashdump>> {
-        Call::new(self.0, Request::read("host_crashdump.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("host_crashdump.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `host_crashdump.get_host`, there since rio.
     pub fn get_host(&self, host_crashdump: &Ref<class::HostCrashdump>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("host_crashdump.get_host", vec![host_crashdump.to_wire()]))
+        Call::new(self.0, Request::get("host_crashdump.get_host", vec![host_crashdump.to_wire()]))
     }
 
     /// Calls `host_crashdump.get_other_config`, there since miami.
@@ -129,7 +129,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("host_crashdump.get_other_config", vec![host_crashdump.to_wire()]),
+            Request::get("host_crashdump.get_other_config", vec![host_crashdump.to_wire()]),
         )
     }
 
@@ -138,28 +138,25 @@ impl Messages<'_> {
         &self,
         host_crashdump: &Ref<class::HostCrashdump>,
     ) -> Call<super::host_crashdump::Record> {
-        Call::new(
-            self.0,
-            Request::read("host_crashdump.get_record", vec![host_crashdump.to_wire()]),
-        )
+        Call::new(self.0, Request::get("host_crashdump.get_record", vec![host_crashdump.to_wire()]))
     }
 
     /// Calls `host_crashdump.get_size`, there since rio.
     pub fn get_size(&self, host_crashdump: &Ref<class::HostCrashdump>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_crashdump.get_size", vec![host_crashdump.to_wire()]))
+        Call::new(self.0, Request::get("host_crashdump.get_size", vec![host_crashdump.to_wire()]))
     }
 
     /// Calls `host_crashdump.get_timestamp`, there since rio.
     pub fn get_timestamp(&self, host_crashdump: &Ref<class::HostCrashdump>) -> Call<Timestamp> {
         Call::new(
             self.0,
-            Request::read("host_crashdump.get_timestamp", vec![host_crashdump.to_wire()]),
+            Request::get("host_crashdump.get_timestamp", vec![host_crashdump.to_wire()]),
         )
     }
 
     /// Calls `host_crashdump.get_uuid`, there since rio.
     pub fn get_uuid(&self, host_crashdump: &Ref<class::HostCrashdump>) -> Call<String> {
-        Call::new(self.0, Request::read("host_crashdump.get_uuid", vec![host_crashdump.to_wire()]))
+        Call::new(self.0, Request::get("host_crashdump.get_uuid", vec![host_crashdump.to_wire()]))
     }
 
     /// Calls `host_crashdump.remove_from_other_config`, there since miami.

@@ -124,7 +124,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::DriverVariant>> {
         Call::new(
             self.0,
-            Request::read("Host_driver.get_active_variant", vec![host_driver.to_wire()]),
+            Request::get("Host_driver.get_active_variant", vec![host_driver.to_wire()]),
         )
     }
 
@@ -140,35 +140,35 @@ impl Messages<'_> {
 
     /// Calls `Host_driver.get_by_uuid`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::HostDriver>> {
-        Call::new(self.0, Request::read("Host_driver.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Host_driver.get_description`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_description(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
-        Call::new(self.0, Request::read("Host_driver.get_description", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_description", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_friendly_name`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_friendly_name(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Host_driver.get_friendly_name", vec![host_driver.to_wire()]),
+            Request::get("Host_driver.get_friendly_name", vec![host_driver.to_wire()]),
         )
     }
 
     /// Calls `Host_driver.get_host`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_host(&self, host_driver: &Ref<class::HostDriver>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("Host_driver.get_host", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_host", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_info`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_info(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
-        Call::new(self.0, Request::read("Host_driver.get_info", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_info", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_name`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_name(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
-        Call::new(self.0, Request::read("Host_driver.get_name", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_name", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_record`, there since 25.2.0. It is not yet promised to stay.
@@ -176,7 +176,7 @@ impl Messages<'_> {
         &self,
         host_driver: &Ref<class::HostDriver>,
     ) -> Call<super::host_driver::Record> {
-        Call::new(self.0, Request::read("Host_driver.get_record", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_record", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_selected_variant`, there since 25.2.0. It is not yet promised to stay.
@@ -186,18 +186,18 @@ impl Messages<'_> {
     ) -> Call<Ref<class::DriverVariant>> {
         Call::new(
             self.0,
-            Request::read("Host_driver.get_selected_variant", vec![host_driver.to_wire()]),
+            Request::get("Host_driver.get_selected_variant", vec![host_driver.to_wire()]),
         )
     }
 
     /// Calls `Host_driver.get_type`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_type(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
-        Call::new(self.0, Request::read("Host_driver.get_type", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_type", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_uuid`, there since 25.2.0. It is not yet promised to stay.
     pub fn get_uuid(&self, host_driver: &Ref<class::HostDriver>) -> Call<String> {
-        Call::new(self.0, Request::read("Host_driver.get_uuid", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_uuid", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.get_variants`, there since 25.2.0. It is not yet promised to stay.
@@ -205,7 +205,7 @@ impl Messages<'_> {
         &self,
         host_driver: &Ref<class::HostDriver>,
     ) -> Call<Vec<Ref<class::DriverVariant>>> {
-        Call::new(self.0, Request::read("Host_driver.get_variants", vec![host_driver.to_wire()]))
+        Call::new(self.0, Request::get("Host_driver.get_variants", vec![host_driver.to_wire()]))
     }
 
     /// Calls `Host_driver.rescan`, there since 25.2.0. It is not yet promised to stay.

@@ -112,27 +112,27 @@ impl Messages<'_> {
 
     /// Calls `host_metrics.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::HostMetrics>> {
-        Call::new(self.0, Request::read("host_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("host_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `host_metrics.get_last_updated`, there since rio.
     pub fn get_last_updated(&self, host_metrics: &Ref<class::HostMetrics>) -> Call<Timestamp> {
         Call::new(
             self.0,
-            Request::read("host_metrics.get_last_updated", vec![host_metrics.to_wire()]),
+            Request::get("host_metrics.get_last_updated", vec![host_metrics.to_wire()]),
         )
     }
 
     /// Calls `host_metrics.get_live`, there since rio.
     pub fn get_live(&self, host_metrics: &Ref<class::HostMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("host_metrics.get_live", vec![host_metrics.to_wire()]))
+        Call::new(self.0, Request::get("host_metrics.get_live", vec![host_metrics.to_wire()]))
     }
 
     /// Calls `host_metrics.get_memory_free`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_memory_free(&self, host_metrics: &Ref<class::HostMetrics>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("host_metrics.get_memory_free", vec![host_metrics.to_wire()]),
+            Request::get("host_metrics.get_memory_free", vec![host_metrics.to_wire()]),
         )
     }
 
@@ -140,7 +140,7 @@ impl Messages<'_> {
     pub fn get_memory_total(&self, host_metrics: &Ref<class::HostMetrics>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("host_metrics.get_memory_total", vec![host_metrics.to_wire()]),
+            Request::get("host_metrics.get_memory_total", vec![host_metrics.to_wire()]),
         )
     }
 
@@ -151,7 +151,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("host_metrics.get_other_config", vec![host_metrics.to_wire()]),
+            Request::get("host_metrics.get_other_config", vec![host_metrics.to_wire()]),
         )
     }
 
@@ -160,12 +160,12 @@ impl Messages<'_> {
         &self,
         host_metrics: &Ref<class::HostMetrics>,
     ) -> Call<super::host_metrics::Record> {
-        Call::new(self.0, Request::read("host_metrics.get_record", vec![host_metrics.to_wire()]))
+        Call::new(self.0, Request::get("host_metrics.get_record", vec![host_metrics.to_wire()]))
     }
 
     /// Calls `host_metrics.get_uuid`, there since rio.
     pub fn get_uuid(&self, host_metrics: &Ref<class::HostMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("host_metrics.get_uuid", vec![host_metrics.to_wire()]))
+        Call::new(self.0, Request::get("host_metrics.get_uuid", vec![host_metrics.to_wire()]))
     }
 
     /// Calls `host_metrics.remove_from_other_config`, there since orlando.

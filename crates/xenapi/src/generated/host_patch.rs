@@ -150,35 +150,35 @@ impl Messages<'_> {
 
     /// Calls `host_patch.get_applied`, there since rio.
     pub fn get_applied(&self, host_patch: &Ref<class::HostPatch>) -> Call<bool> {
-        Call::new(self.0, Request::read("host_patch.get_applied", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_applied", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_by_name_label`, there since rio. It is deprecated.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::HostPatch>>> {
-        Call::new(self.0, Request::read("host_patch.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `host_patch.get_by_uuid`, there since rio. It is deprecated.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::HostPatch>> {
-        Call::new(self.0, Request::read("host_patch.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `host_patch.get_host`, there since rio.
     pub fn get_host(&self, host_patch: &Ref<class::HostPatch>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("host_patch.get_host", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_host", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_name_description`, there since rio.
     pub fn get_name_description(&self, host_patch: &Ref<class::HostPatch>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("host_patch.get_name_description", vec![host_patch.to_wire()]),
+            Request::get("host_patch.get_name_description", vec![host_patch.to_wire()]),
         )
     }
 
     /// Calls `host_patch.get_name_label`, there since rio.
     pub fn get_name_label(&self, host_patch: &Ref<class::HostPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("host_patch.get_name_label", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_name_label", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_other_config`, there since miami.
@@ -186,7 +186,7 @@ impl Messages<'_> {
         &self,
         host_patch: &Ref<class::HostPatch>,
     ) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("host_patch.get_other_config", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_other_config", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_pool_patch`, there since miami.
@@ -194,7 +194,7 @@ impl Messages<'_> {
         &self,
         host_patch: &Ref<class::HostPatch>,
     ) -> Call<Ref<class::PoolPatch>> {
-        Call::new(self.0, Request::read("host_patch.get_pool_patch", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_pool_patch", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_record`, there since rio. It is deprecated.
@@ -202,30 +202,30 @@ impl Messages<'_> {
         &self,
         host_patch: &Ref<class::HostPatch>,
     ) -> Call<super::host_patch::Record> {
-        Call::new(self.0, Request::read("host_patch.get_record", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_record", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_size`, there since rio.
     pub fn get_size(&self, host_patch: &Ref<class::HostPatch>) -> Call<i64> {
-        Call::new(self.0, Request::read("host_patch.get_size", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_size", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_timestamp_applied`, there since rio.
     pub fn get_timestamp_applied(&self, host_patch: &Ref<class::HostPatch>) -> Call<Timestamp> {
         Call::new(
             self.0,
-            Request::read("host_patch.get_timestamp_applied", vec![host_patch.to_wire()]),
+            Request::get("host_patch.get_timestamp_applied", vec![host_patch.to_wire()]),
         )
     }
 
     /// Calls `host_patch.get_uuid`, there since rio.
     pub fn get_uuid(&self, host_patch: &Ref<class::HostPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("host_patch.get_uuid", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_uuid", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.get_version`, there since rio.
     pub fn get_version(&self, host_patch: &Ref<class::HostPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("host_patch.get_version", vec![host_patch.to_wire()]))
+        Call::new(self.0, Request::get("host_patch.get_version", vec![host_patch.to_wire()]))
     }
 
     /// Calls `host_patch.remove_from_other_config`, there since miami.

@@ -77,16 +77,16 @@ impl Messages<'_> {
 
     /// Calls `LVHD.get_by_uuid`, there since dundee.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Lvhd>> {
-        Call::new(self.0, Request::read("LVHD.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("LVHD.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `LVHD.get_record`, there since dundee.
     pub fn get_record(&self, lvhd: &Ref<class::Lvhd>) -> Call<super::lvhd::Record> {
-        Call::new(self.0, Request::read("LVHD.get_record", vec![lvhd.to_wire()]))
+        Call::new(self.0, Request::get("LVHD.get_record", vec![lvhd.to_wire()]))
     }
 
     /// Calls `LVHD.get_uuid`, there since rio.
     pub fn get_uuid(&self, lvhd: &Ref<class::Lvhd>) -> Call<String> {
-        Call::new(self.0, Request::read("LVHD.get_uuid", vec![lvhd.to_wire()]))
+        Call::new(self.0, Request::get("LVHD.get_uuid", vec![lvhd.to_wire()]))
     }
 }

@@ -220,17 +220,17 @@ impl Messages<'_> {
 
     /// Calls `network.get_MTU`, there since midnight-ride.
     pub fn get_mtu(&self, network: &Ref<class::Network>) -> Call<i64> {
-        Call::new(self.0, Request::read("network.get_MTU", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_MTU", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_PIFs`, there since rio.
     pub fn get_pifs(&self, network: &Ref<class::Network>) -> Call<Vec<Ref<class::Pif>>> {
-        Call::new(self.0, Request::read("network.get_PIFs", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_PIFs", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_VIFs`, there since rio.
     pub fn get_vifs(&self, network: &Ref<class::Network>) -> Call<Vec<Ref<class::Vif>>> {
-        Call::new(self.0, Request::read("network.get_VIFs", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_VIFs", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_all`, there since rio.
@@ -256,27 +256,27 @@ impl Messages<'_> {
         &self,
         network: &Ref<class::Network>,
     ) -> Call<Map<Ref<class::Vif>, String>> {
-        Call::new(self.0, Request::read("network.get_assigned_ips", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_assigned_ips", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_blobs`, there since orlando.
     pub fn get_blobs(&self, network: &Ref<class::Network>) -> Call<Map<String, Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("network.get_blobs", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_blobs", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_bridge`, there since rio.
     pub fn get_bridge(&self, network: &Ref<class::Network>) -> Call<String> {
-        Call::new(self.0, Request::read("network.get_bridge", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_bridge", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Network>>> {
-        Call::new(self.0, Request::read("network.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("network.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `network.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Network>> {
-        Call::new(self.0, Request::read("network.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("network.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `network.get_current_operations`, there since rio.
@@ -284,7 +284,7 @@ impl Messages<'_> {
         &self,
         network: &Ref<class::Network>,
     ) -> Call<Map<String, enums::NetworkOperation>> {
-        Call::new(self.0, Request::read("network.get_current_operations", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_current_operations", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_default_locking_mode`, there since tampa.
@@ -292,50 +292,47 @@ impl Messages<'_> {
         &self,
         network: &Ref<class::Network>,
     ) -> Call<enums::NetworkDefaultLockingMode> {
-        Call::new(
-            self.0,
-            Request::read("network.get_default_locking_mode", vec![network.to_wire()]),
-        )
+        Call::new(self.0, Request::get("network.get_default_locking_mode", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_managed`, there since falcon.
     pub fn get_managed(&self, network: &Ref<class::Network>) -> Call<bool> {
-        Call::new(self.0, Request::read("network.get_managed", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_managed", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_name_description`, there since rio.
     pub fn get_name_description(&self, network: &Ref<class::Network>) -> Call<String> {
-        Call::new(self.0, Request::read("network.get_name_description", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_name_description", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_name_label`, there since rio.
     pub fn get_name_label(&self, network: &Ref<class::Network>) -> Call<String> {
-        Call::new(self.0, Request::read("network.get_name_label", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_name_label", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_other_config`, there since rio.
     pub fn get_other_config(&self, network: &Ref<class::Network>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("network.get_other_config", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_other_config", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_purpose`, there since inverness.
     pub fn get_purpose(&self, network: &Ref<class::Network>) -> Call<Vec<enums::NetworkPurpose>> {
-        Call::new(self.0, Request::read("network.get_purpose", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_purpose", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_record`, there since rio.
     pub fn get_record(&self, network: &Ref<class::Network>) -> Call<super::network::Record> {
-        Call::new(self.0, Request::read("network.get_record", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_record", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_tags`, there since orlando.
     pub fn get_tags(&self, network: &Ref<class::Network>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("network.get_tags", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_tags", vec![network.to_wire()]))
     }
 
     /// Calls `network.get_uuid`, there since rio.
     pub fn get_uuid(&self, network: &Ref<class::Network>) -> Call<String> {
-        Call::new(self.0, Request::read("network.get_uuid", vec![network.to_wire()]))
+        Call::new(self.0, Request::get("network.get_uuid", vec![network.to_wire()]))
     }
 
     /// Calls `network.remove_from_other_config`, there since rio.

@@ -111,7 +111,7 @@ impl Messages<'_> {
 
     /// Calls `network_sriov.get_by_uuid`, there since kolkata.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::NetworkSriov>> {
-        Call::new(self.0, Request::read("network_sriov.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("network_sriov.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `network_sriov.get_configuration_mode`, there since kolkata.
@@ -121,7 +121,7 @@ impl Messages<'_> {
     ) -> Call<enums::SriovConfigurationMode> {
         Call::new(
             self.0,
-            Request::read("network_sriov.get_configuration_mode", vec![network_sriov.to_wire()]),
+            Request::get("network_sriov.get_configuration_mode", vec![network_sriov.to_wire()]),
         )
     }
 
@@ -132,7 +132,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::Pif>> {
         Call::new(
             self.0,
-            Request::read("network_sriov.get_logical_PIF", vec![network_sriov.to_wire()]),
+            Request::get("network_sriov.get_logical_PIF", vec![network_sriov.to_wire()]),
         )
     }
 
@@ -143,7 +143,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::Pif>> {
         Call::new(
             self.0,
-            Request::read("network_sriov.get_physical_PIF", vec![network_sriov.to_wire()]),
+            Request::get("network_sriov.get_physical_PIF", vec![network_sriov.to_wire()]),
         )
     }
 
@@ -152,7 +152,7 @@ impl Messages<'_> {
         &self,
         network_sriov: &Ref<class::NetworkSriov>,
     ) -> Call<super::network_sriov::Record> {
-        Call::new(self.0, Request::read("network_sriov.get_record", vec![network_sriov.to_wire()]))
+        Call::new(self.0, Request::get("network_sriov.get_record", vec![network_sriov.to_wire()]))
     }
 
     /// Calls `network_sriov.get_remaining_capacity`, there since kolkata.
@@ -170,12 +170,12 @@ impl Messages<'_> {
     pub fn get_requires_reboot(&self, network_sriov: &Ref<class::NetworkSriov>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("network_sriov.get_requires_reboot", vec![network_sriov.to_wire()]),
+            Request::get("network_sriov.get_requires_reboot", vec![network_sriov.to_wire()]),
         )
     }
 
     /// Calls `network_sriov.get_uuid`, there since rio.
     pub fn get_uuid(&self, network_sriov: &Ref<class::NetworkSriov>) -> Call<String> {
-        Call::new(self.0, Request::read("network_sriov.get_uuid", vec![network_sriov.to_wire()]))
+        Call::new(self.0, Request::get("network_sriov.get_uuid", vec![network_sriov.to_wire()]))
     }
 }

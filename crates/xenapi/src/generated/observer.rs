@@ -124,57 +124,57 @@ impl Messages<'_> {
 
     /// Calls `Observer.get_attributes`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_attributes(&self, observer: &Ref<class::Observer>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("Observer.get_attributes", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_attributes", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_by_name_label`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Observer>>> {
-        Call::new(self.0, Request::read("Observer.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `Observer.get_by_uuid`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Observer>> {
-        Call::new(self.0, Request::read("Observer.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Observer.get_components`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_components(&self, observer: &Ref<class::Observer>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("Observer.get_components", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_components", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_enabled`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_enabled(&self, observer: &Ref<class::Observer>) -> Call<bool> {
-        Call::new(self.0, Request::read("Observer.get_enabled", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_enabled", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_endpoints`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_endpoints(&self, observer: &Ref<class::Observer>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("Observer.get_endpoints", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_endpoints", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_hosts`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_hosts(&self, observer: &Ref<class::Observer>) -> Call<Vec<Ref<class::Host>>> {
-        Call::new(self.0, Request::read("Observer.get_hosts", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_hosts", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_name_description`, there since rio.
     pub fn get_name_description(&self, observer: &Ref<class::Observer>) -> Call<String> {
-        Call::new(self.0, Request::read("Observer.get_name_description", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_name_description", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_name_label`, there since rio.
     pub fn get_name_label(&self, observer: &Ref<class::Observer>) -> Call<String> {
-        Call::new(self.0, Request::read("Observer.get_name_label", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_name_label", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_record`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_record(&self, observer: &Ref<class::Observer>) -> Call<super::observer::Record> {
-        Call::new(self.0, Request::read("Observer.get_record", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_record", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.get_uuid`, there since 23.14.0. It is not yet promised to stay.
     pub fn get_uuid(&self, observer: &Ref<class::Observer>) -> Call<String> {
-        Call::new(self.0, Request::read("Observer.get_uuid", vec![observer.to_wire()]))
+        Call::new(self.0, Request::get("Observer.get_uuid", vec![observer.to_wire()]))
     }
 
     /// Calls `Observer.set_attributes`, there since 23.14.0. It is not yet promised to stay.

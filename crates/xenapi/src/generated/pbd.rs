@@ -107,7 +107,7 @@ impl Messages<'_> {
 
     /// Calls `PBD.get_SR`, there since rio.
     pub fn get_sr(&self, pbd: &Ref<class::Pbd>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("PBD.get_SR", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_SR", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_all`, there since rio.
@@ -122,37 +122,37 @@ impl Messages<'_> {
 
     /// Calls `PBD.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pbd>> {
-        Call::new(self.0, Request::read("PBD.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PBD.get_currently_attached`, there since rio.
     pub fn get_currently_attached(&self, pbd: &Ref<class::Pbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("PBD.get_currently_attached", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_currently_attached", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_device_config`, there since rio.
     pub fn get_device_config(&self, pbd: &Ref<class::Pbd>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PBD.get_device_config", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_device_config", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_host`, there since rio.
     pub fn get_host(&self, pbd: &Ref<class::Pbd>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("PBD.get_host", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_host", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_other_config`, there since miami.
     pub fn get_other_config(&self, pbd: &Ref<class::Pbd>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PBD.get_other_config", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_other_config", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_record`, there since rio.
     pub fn get_record(&self, pbd: &Ref<class::Pbd>) -> Call<super::pbd::Record> {
-        Call::new(self.0, Request::read("PBD.get_record", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_record", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.get_uuid`, there since rio.
     pub fn get_uuid(&self, pbd: &Ref<class::Pbd>) -> Call<String> {
-        Call::new(self.0, Request::read("PBD.get_uuid", vec![pbd.to_wire()]))
+        Call::new(self.0, Request::get("PBD.get_uuid", vec![pbd.to_wire()]))
     }
 
     /// Calls `PBD.plug`, there since rio.

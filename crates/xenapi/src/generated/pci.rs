@@ -181,32 +181,32 @@ impl Messages<'_> {
 
     /// Calls `PCI.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pci>> {
-        Call::new(self.0, Request::read("PCI.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PCI.get_class_id`, there since boston.
     pub fn get_class_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_class_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_class_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_class_name`, there since boston.
     pub fn get_class_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_class_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_class_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_dependencies`, there since boston.
     pub fn get_dependencies(&self, pci: &Ref<class::Pci>) -> Call<Vec<Ref<class::Pci>>> {
-        Call::new(self.0, Request::read("PCI.get_dependencies", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_dependencies", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_device_id`, there since boston.
     pub fn get_device_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_device_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_device_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_device_name`, there since boston.
     pub fn get_device_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_device_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_device_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_dom0_access_status`, there since 24.14.0. It is not yet promised to stay.
@@ -216,62 +216,62 @@ impl Messages<'_> {
 
     /// Calls `PCI.get_driver_name`, there since kolkata.
     pub fn get_driver_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_driver_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_driver_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_host`, there since boston.
     pub fn get_host(&self, pci: &Ref<class::Pci>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("PCI.get_host", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_host", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_other_config`, there since boston.
     pub fn get_other_config(&self, pci: &Ref<class::Pci>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PCI.get_other_config", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_other_config", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_pci_id`, there since boston.
     pub fn get_pci_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_pci_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_pci_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_record`, there since boston.
     pub fn get_record(&self, pci: &Ref<class::Pci>) -> Call<super::pci::Record> {
-        Call::new(self.0, Request::read("PCI.get_record", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_record", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_subsystem_device_id`, there since clearwater-whetstone.
     pub fn get_subsystem_device_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_subsystem_device_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_subsystem_device_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_subsystem_device_name`, there since clearwater-whetstone.
     pub fn get_subsystem_device_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_subsystem_device_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_subsystem_device_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_subsystem_vendor_id`, there since clearwater-whetstone.
     pub fn get_subsystem_vendor_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_subsystem_vendor_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_subsystem_vendor_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_subsystem_vendor_name`, there since clearwater-whetstone.
     pub fn get_subsystem_vendor_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_subsystem_vendor_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_subsystem_vendor_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_uuid`, there since boston.
     pub fn get_uuid(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_uuid", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_uuid", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_vendor_id`, there since boston.
     pub fn get_vendor_id(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_vendor_id", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_vendor_id", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.get_vendor_name`, there since boston.
     pub fn get_vendor_name(&self, pci: &Ref<class::Pci>) -> Call<String> {
-        Call::new(self.0, Request::read("PCI.get_vendor_name", vec![pci.to_wire()]))
+        Call::new(self.0, Request::get("PCI.get_vendor_name", vec![pci.to_wire()]))
     }
 
     /// Calls `PCI.remove_from_other_config`, there since boston.

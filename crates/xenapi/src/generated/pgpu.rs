@@ -159,12 +159,12 @@ impl Messages<'_> {
 
     /// Calls `PGPU.get_GPU_group`, there since boston.
     pub fn get_gpu_group(&self, pgpu: &Ref<class::Pgpu>) -> Call<Ref<class::GpuGroup>> {
-        Call::new(self.0, Request::read("PGPU.get_GPU_group", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_GPU_group", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_PCI`, there since boston.
     pub fn get_pci(&self, pgpu: &Ref<class::Pgpu>) -> Call<Ref<class::Pci>> {
-        Call::new(self.0, Request::read("PGPU.get_PCI", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_PCI", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_all`, there since boston.
@@ -179,17 +179,17 @@ impl Messages<'_> {
 
     /// Calls `PGPU.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pgpu>> {
-        Call::new(self.0, Request::read("PGPU.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PGPU.get_compatibility_metadata`, there since inverness.
     pub fn get_compatibility_metadata(&self, pgpu: &Ref<class::Pgpu>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PGPU.get_compatibility_metadata", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_compatibility_metadata", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_dom0_access`, there since cream. It is deprecated.
     pub fn get_dom0_access(&self, pgpu: &Ref<class::Pgpu>) -> Call<enums::PciDom0Access> {
-        Call::new(self.0, Request::read("PGPU.get_dom0_access", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_dom0_access", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_enabled_VGPU_types`, there since vgpu-tech-preview.
@@ -197,27 +197,27 @@ impl Messages<'_> {
         &self,
         pgpu: &Ref<class::Pgpu>,
     ) -> Call<Vec<Ref<class::VgpuType>>> {
-        Call::new(self.0, Request::read("PGPU.get_enabled_VGPU_types", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_enabled_VGPU_types", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_host`, there since boston.
     pub fn get_host(&self, pgpu: &Ref<class::Pgpu>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("PGPU.get_host", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_host", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_is_system_display_device`, there since cream.
     pub fn get_is_system_display_device(&self, pgpu: &Ref<class::Pgpu>) -> Call<bool> {
-        Call::new(self.0, Request::read("PGPU.get_is_system_display_device", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_is_system_display_device", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_other_config`, there since boston.
     pub fn get_other_config(&self, pgpu: &Ref<class::Pgpu>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PGPU.get_other_config", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_other_config", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_record`, there since boston.
     pub fn get_record(&self, pgpu: &Ref<class::Pgpu>) -> Call<super::pgpu::Record> {
-        Call::new(self.0, Request::read("PGPU.get_record", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_record", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_remaining_capacity`, there since vgpu-tech-preview.
@@ -234,7 +234,7 @@ impl Messages<'_> {
 
     /// Calls `PGPU.get_resident_VGPUs`, there since vgpu-tech-preview.
     pub fn get_resident_vgpus(&self, pgpu: &Ref<class::Pgpu>) -> Call<Vec<Ref<class::Vgpu>>> {
-        Call::new(self.0, Request::read("PGPU.get_resident_VGPUs", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_resident_VGPUs", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_supported_VGPU_max_capacities`, there since vgpu-productisation.
@@ -244,7 +244,7 @@ impl Messages<'_> {
     ) -> Call<Map<Ref<class::VgpuType>, i64>> {
         Call::new(
             self.0,
-            Request::read("PGPU.get_supported_VGPU_max_capacities", vec![pgpu.to_wire()]),
+            Request::get("PGPU.get_supported_VGPU_max_capacities", vec![pgpu.to_wire()]),
         )
     }
 
@@ -253,12 +253,12 @@ impl Messages<'_> {
         &self,
         pgpu: &Ref<class::Pgpu>,
     ) -> Call<Vec<Ref<class::VgpuType>>> {
-        Call::new(self.0, Request::read("PGPU.get_supported_VGPU_types", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_supported_VGPU_types", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.get_uuid`, there since boston.
     pub fn get_uuid(&self, pgpu: &Ref<class::Pgpu>) -> Call<String> {
-        Call::new(self.0, Request::read("PGPU.get_uuid", vec![pgpu.to_wire()]))
+        Call::new(self.0, Request::get("PGPU.get_uuid", vec![pgpu.to_wire()]))
     }
 
     /// Calls `PGPU.remove_enabled_VGPU_types`, there since vgpu-tech-preview.

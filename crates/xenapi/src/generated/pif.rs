@@ -386,47 +386,47 @@ impl Messages<'_> {
 
     /// Calls `PIF.get_DNS`, there since miami.
     pub fn get_dns(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_DNS", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_DNS", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_IP`, there since miami.
     pub fn get_ip(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_IP", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_IP", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_IPv6`, there since tampa.
     pub fn get_ipv6(&self, pif: &Ref<class::Pif>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("PIF.get_IPv6", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_IPv6", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_MAC`, there since rio.
     pub fn get_mac(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_MAC", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_MAC", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_MTU`, there since rio.
     pub fn get_mtu(&self, pif: &Ref<class::Pif>) -> Call<i64> {
-        Call::new(self.0, Request::read("PIF.get_MTU", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_MTU", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_PCI`, there since kolkata.
     pub fn get_pci(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::Pci>> {
-        Call::new(self.0, Request::read("PIF.get_PCI", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_PCI", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_VLAN`, there since rio.
     pub fn get_vlan(&self, pif: &Ref<class::Pif>) -> Call<i64> {
-        Call::new(self.0, Request::read("PIF.get_VLAN", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_VLAN", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_VLAN_master_of`, there since miami.
     pub fn get_vlan_master_of(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::Vlan>> {
-        Call::new(self.0, Request::read("PIF.get_VLAN_master_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_VLAN_master_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_VLAN_slave_of`, there since miami.
     pub fn get_vlan_slave_of(&self, pif: &Ref<class::Pif>) -> Call<Vec<Ref<class::Vlan>>> {
-        Call::new(self.0, Request::read("PIF.get_VLAN_slave_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_VLAN_slave_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_all`, there since rio.
@@ -441,52 +441,52 @@ impl Messages<'_> {
 
     /// Calls `PIF.get_bond_master_of`, there since miami.
     pub fn get_bond_master_of(&self, pif: &Ref<class::Pif>) -> Call<Vec<Ref<class::Bond>>> {
-        Call::new(self.0, Request::read("PIF.get_bond_master_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_bond_master_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_bond_slave_of`, there since miami.
     pub fn get_bond_slave_of(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::Bond>> {
-        Call::new(self.0, Request::read("PIF.get_bond_slave_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_bond_slave_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("PIF.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PIF.get_capabilities`, there since dundee.
     pub fn get_capabilities(&self, pif: &Ref<class::Pif>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("PIF.get_capabilities", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_capabilities", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_currently_attached`, there since miami.
     pub fn get_currently_attached(&self, pif: &Ref<class::Pif>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF.get_currently_attached", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_currently_attached", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_device`, there since rio.
     pub fn get_device(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_device", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_device", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_disallow_unplug`, there since orlando.
     pub fn get_disallow_unplug(&self, pif: &Ref<class::Pif>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF.get_disallow_unplug", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_disallow_unplug", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_gateway`, there since miami.
     pub fn get_gateway(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_gateway", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_gateway", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_host`, there since rio.
     pub fn get_host(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("PIF.get_host", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_host", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_igmp_snooping_status`, there since inverness.
     pub fn get_igmp_snooping_status(&self, pif: &Ref<class::Pif>) -> Call<enums::PifIgmpStatus> {
-        Call::new(self.0, Request::read("PIF.get_igmp_snooping_status", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_igmp_snooping_status", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_ip_configuration_mode`, there since miami.
@@ -494,7 +494,7 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<enums::IpConfigurationMode> {
-        Call::new(self.0, Request::read("PIF.get_ip_configuration_mode", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_ip_configuration_mode", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_ipv6_configuration_mode`, there since tampa.
@@ -502,47 +502,47 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<enums::Ipv6ConfigurationMode> {
-        Call::new(self.0, Request::read("PIF.get_ipv6_configuration_mode", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_ipv6_configuration_mode", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_ipv6_gateway`, there since tampa.
     pub fn get_ipv6_gateway(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_ipv6_gateway", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_ipv6_gateway", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_managed`, there since vgpu-productisation.
     pub fn get_managed(&self, pif: &Ref<class::Pif>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF.get_managed", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_managed", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_management`, there since miami.
     pub fn get_management(&self, pif: &Ref<class::Pif>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF.get_management", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_management", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_metrics`, there since rio.
     pub fn get_metrics(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::PifMetrics>> {
-        Call::new(self.0, Request::read("PIF.get_metrics", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_metrics", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_netmask`, there since miami.
     pub fn get_netmask(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_netmask", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_netmask", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_network`, there since rio.
     pub fn get_network(&self, pif: &Ref<class::Pif>) -> Call<Ref<class::Network>> {
-        Call::new(self.0, Request::read("PIF.get_network", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_network", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_other_config`, there since miami.
     pub fn get_other_config(&self, pif: &Ref<class::Pif>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PIF.get_other_config", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_other_config", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_physical`, there since miami.
     pub fn get_physical(&self, pif: &Ref<class::Pif>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF.get_physical", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_physical", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_primary_address_type`, there since tampa.
@@ -550,17 +550,17 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<enums::PrimaryAddressType> {
-        Call::new(self.0, Request::read("PIF.get_primary_address_type", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_primary_address_type", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_properties`, there since creedence.
     pub fn get_properties(&self, pif: &Ref<class::Pif>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PIF.get_properties", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_properties", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_record`, there since rio.
     pub fn get_record(&self, pif: &Ref<class::Pif>) -> Call<super::pif::Record> {
-        Call::new(self.0, Request::read("PIF.get_record", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_record", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_sriov_logical_PIF_of`, there since kolkata.
@@ -568,7 +568,7 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<Vec<Ref<class::NetworkSriov>>> {
-        Call::new(self.0, Request::read("PIF.get_sriov_logical_PIF_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_sriov_logical_PIF_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_sriov_physical_PIF_of`, there since kolkata.
@@ -576,12 +576,12 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<Vec<Ref<class::NetworkSriov>>> {
-        Call::new(self.0, Request::read("PIF.get_sriov_physical_PIF_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_sriov_physical_PIF_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_tunnel_access_PIF_of`, there since cowley.
     pub fn get_tunnel_access_pif_of(&self, pif: &Ref<class::Pif>) -> Call<Vec<Ref<class::Tunnel>>> {
-        Call::new(self.0, Request::read("PIF.get_tunnel_access_PIF_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_tunnel_access_PIF_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_tunnel_transport_PIF_of`, there since cowley.
@@ -589,12 +589,12 @@ impl Messages<'_> {
         &self,
         pif: &Ref<class::Pif>,
     ) -> Call<Vec<Ref<class::Tunnel>>> {
-        Call::new(self.0, Request::read("PIF.get_tunnel_transport_PIF_of", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_tunnel_transport_PIF_of", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.get_uuid`, there since rio.
     pub fn get_uuid(&self, pif: &Ref<class::Pif>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF.get_uuid", vec![pif.to_wire()]))
+        Call::new(self.0, Request::get("PIF.get_uuid", vec![pif.to_wire()]))
     }
 
     /// Calls `PIF.introduce`, there since miami.

@@ -158,48 +158,42 @@ impl Messages<'_> {
 
     /// Calls `PIF_metrics.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PifMetrics>> {
-        Call::new(self.0, Request::read("PIF_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_carrier`, there since rio.
     pub fn get_carrier(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF_metrics.get_carrier", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_carrier", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_device_id`, there since rio.
     pub fn get_device_id(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF_metrics.get_device_id", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_device_id", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_device_name`, there since rio.
     pub fn get_device_name(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF_metrics.get_device_name", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_device_name", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_duplex`, there since rio.
     pub fn get_duplex(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("PIF_metrics.get_duplex", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_duplex", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_io_read_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_read_kbs(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<f64> {
-        Call::new(self.0, Request::read("PIF_metrics.get_io_read_kbs", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_io_read_kbs", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_io_write_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_write_kbs(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<f64> {
-        Call::new(
-            self.0,
-            Request::read("PIF_metrics.get_io_write_kbs", vec![pif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("PIF_metrics.get_io_write_kbs", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_last_updated`, there since rio.
     pub fn get_last_updated(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<Timestamp> {
-        Call::new(
-            self.0,
-            Request::read("PIF_metrics.get_last_updated", vec![pif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("PIF_metrics.get_last_updated", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_other_config`, there since orlando.
@@ -207,18 +201,12 @@ impl Messages<'_> {
         &self,
         pif_metrics: &Ref<class::PifMetrics>,
     ) -> Call<Map<String, String>> {
-        Call::new(
-            self.0,
-            Request::read("PIF_metrics.get_other_config", vec![pif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("PIF_metrics.get_other_config", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_pci_bus_path`, there since rio.
     pub fn get_pci_bus_path(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("PIF_metrics.get_pci_bus_path", vec![pif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("PIF_metrics.get_pci_bus_path", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_record`, there since rio.
@@ -226,27 +214,27 @@ impl Messages<'_> {
         &self,
         pif_metrics: &Ref<class::PifMetrics>,
     ) -> Call<super::pif_metrics::Record> {
-        Call::new(self.0, Request::read("PIF_metrics.get_record", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_record", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_speed`, there since rio.
     pub fn get_speed(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<i64> {
-        Call::new(self.0, Request::read("PIF_metrics.get_speed", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_speed", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_uuid`, there since rio.
     pub fn get_uuid(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF_metrics.get_uuid", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_uuid", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_vendor_id`, there since rio.
     pub fn get_vendor_id(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF_metrics.get_vendor_id", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_vendor_id", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.get_vendor_name`, there since rio.
     pub fn get_vendor_name(&self, pif_metrics: &Ref<class::PifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("PIF_metrics.get_vendor_name", vec![pif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("PIF_metrics.get_vendor_name", vec![pif_metrics.to_wire()]))
     }
 
     /// Calls `PIF_metrics.remove_from_other_config`, there since orlando.

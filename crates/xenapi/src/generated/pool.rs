@@ -911,25 +911,25 @@ impl Messages<'_> {
     ) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("pool.get_auto_update_vm_secureboot_certificates", vec![pool.to_wire()]),
+            Request::get("pool.get_auto_update_vm_secureboot_certificates", vec![pool.to_wire()]),
         )
     }
 
     /// Calls `pool.get_blobs`, there since orlando.
     pub fn get_blobs(&self, pool: &Ref<class::Pool>) -> Call<Map<String, Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("pool.get_blobs", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_blobs", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pool>> {
-        Call::new(self.0, Request::read("pool.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `pool.get_client_certificate_auth_enabled`, there since 1.318.0.
     pub fn get_client_certificate_auth_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("pool.get_client_certificate_auth_enabled", vec![pool.to_wire()]),
+            Request::get("pool.get_client_certificate_auth_enabled", vec![pool.to_wire()]),
         )
     }
 
@@ -937,23 +937,23 @@ impl Messages<'_> {
     pub fn get_client_certificate_auth_name(&self, pool: &Ref<class::Pool>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("pool.get_client_certificate_auth_name", vec![pool.to_wire()]),
+            Request::get("pool.get_client_certificate_auth_name", vec![pool.to_wire()]),
         )
     }
 
     /// Calls `pool.get_coordinator_bias`, there since 22.37.0.
     pub fn get_coordinator_bias(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_coordinator_bias", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_coordinator_bias", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_cpu_info`, there since dundee.
     pub fn get_cpu_info(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_cpu_info", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_cpu_info", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_crash_dump_SR`, there since rio.
     pub fn get_crash_dump_sr(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("pool.get_crash_dump_SR", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_crash_dump_SR", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_current_operations`, there since rio.
@@ -961,42 +961,42 @@ impl Messages<'_> {
         &self,
         pool: &Ref<class::Pool>,
     ) -> Call<Map<String, enums::PoolAllowedOperation>> {
-        Call::new(self.0, Request::read("pool.get_current_operations", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_current_operations", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_custom_uefi_certificates`, there since 24.0.0. It is not yet promised to stay.
     pub fn get_custom_uefi_certificates(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_custom_uefi_certificates", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_custom_uefi_certificates", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_default_SR`, there since rio.
     pub fn get_default_sr(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("pool.get_default_SR", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_default_SR", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ext_auth_cache_enabled`, there since 24.31.0. It is not yet promised to stay.
     pub fn get_ext_auth_cache_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_ext_auth_cache_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ext_auth_cache_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ext_auth_cache_expiry`, there since 24.31.0. It is not yet promised to stay.
     pub fn get_ext_auth_cache_expiry(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_ext_auth_cache_expiry", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ext_auth_cache_expiry", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ext_auth_cache_size`, there since 24.31.0. It is not yet promised to stay.
     pub fn get_ext_auth_cache_size(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_ext_auth_cache_size", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ext_auth_cache_size", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ext_auth_max_threads`, there since 23.27.0. It is not yet promised to stay.
     pub fn get_ext_auth_max_threads(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_ext_auth_max_threads", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ext_auth_max_threads", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_guest_agent_config`, there since dundee.
     pub fn get_guest_agent_config(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_guest_agent_config", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_guest_agent_config", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_guest_secureboot_readiness`, there since 24.17.0. It is not yet promised to stay.
@@ -1012,83 +1012,83 @@ impl Messages<'_> {
 
     /// Calls `pool.get_gui_config`, there since orlando.
     pub fn get_gui_config(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_gui_config", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_gui_config", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_allow_overcommit`, there since orlando.
     pub fn get_ha_allow_overcommit(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_ha_allow_overcommit", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_allow_overcommit", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_cluster_stack`, there since dundee.
     pub fn get_ha_cluster_stack(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_ha_cluster_stack", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_cluster_stack", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_configuration`, there since orlando.
     pub fn get_ha_configuration(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_ha_configuration", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_configuration", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_enabled`, there since orlando.
     pub fn get_ha_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_ha_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_host_failures_to_tolerate`, there since orlando.
     pub fn get_ha_host_failures_to_tolerate(&self, pool: &Ref<class::Pool>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("pool.get_ha_host_failures_to_tolerate", vec![pool.to_wire()]),
+            Request::get("pool.get_ha_host_failures_to_tolerate", vec![pool.to_wire()]),
         )
     }
 
     /// Calls `pool.get_ha_overcommitted`, there since orlando.
     pub fn get_ha_overcommitted(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_ha_overcommitted", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_overcommitted", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_plan_exists_for`, there since orlando.
     pub fn get_ha_plan_exists_for(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_ha_plan_exists_for", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_plan_exists_for", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_ha_reboot_vm_on_internal_shutdown`, there since 25.16.0. It is not yet promised to stay.
     pub fn get_ha_reboot_vm_on_internal_shutdown(&self, pool: &Ref<class::Pool>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("pool.get_ha_reboot_vm_on_internal_shutdown", vec![pool.to_wire()]),
+            Request::get("pool.get_ha_reboot_vm_on_internal_shutdown", vec![pool.to_wire()]),
         )
     }
 
     /// Calls `pool.get_ha_statefiles`, there since orlando.
     pub fn get_ha_statefiles(&self, pool: &Ref<class::Pool>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("pool.get_ha_statefiles", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_ha_statefiles", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_health_check_config`, there since dundee.
     pub fn get_health_check_config(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_health_check_config", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_health_check_config", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_igmp_snooping_enabled`, there since inverness.
     pub fn get_igmp_snooping_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_igmp_snooping_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_igmp_snooping_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_is_psr_pending`, there since stockholm_psr.
     pub fn get_is_psr_pending(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_is_psr_pending", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_is_psr_pending", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_last_update_sync`, there since 23.18.0. It is not yet promised to stay.
     pub fn get_last_update_sync(&self, pool: &Ref<class::Pool>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("pool.get_last_update_sync", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_last_update_sync", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_license_server`, there since 25.6.0. It is not yet promised to stay.
     pub fn get_license_server(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_license_server", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_license_server", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_license_state`, there since clearwater.
@@ -1098,77 +1098,77 @@ impl Messages<'_> {
 
     /// Calls `pool.get_limit_console_sessions`, there since 26.1.0. It is not yet promised to stay.
     pub fn get_limit_console_sessions(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_limit_console_sessions", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_limit_console_sessions", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_live_patching_disabled`, there since ely.
     pub fn get_live_patching_disabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_live_patching_disabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_live_patching_disabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_local_auth_max_threads`, there since 23.27.0. It is not yet promised to stay.
     pub fn get_local_auth_max_threads(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_local_auth_max_threads", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_local_auth_max_threads", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_master`, there since rio.
     pub fn get_master(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("pool.get_master", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_master", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_metadata_VDIs`, there since boston.
     pub fn get_metadata_vdis(&self, pool: &Ref<class::Pool>) -> Call<Vec<Ref<class::Vdi>>> {
-        Call::new(self.0, Request::read("pool.get_metadata_VDIs", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_metadata_VDIs", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_migration_compression`, there since 22.33.0. It is not yet promised to stay.
     pub fn get_migration_compression(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_migration_compression", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_migration_compression", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_name_description`, there since rio.
     pub fn get_name_description(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_name_description", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_name_description", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_name_label`, there since rio.
     pub fn get_name_label(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_name_label", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_name_label", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_other_config`, there since rio.
     pub fn get_other_config(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_other_config", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_other_config", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_policy_no_vendor_device`, there since dundee. It is deprecated.
     pub fn get_policy_no_vendor_device(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_policy_no_vendor_device", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_policy_no_vendor_device", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_recommendations`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_recommendations(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_recommendations", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_recommendations", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_record`, there since rio.
     pub fn get_record(&self, pool: &Ref<class::Pool>) -> Call<super::pool::Record> {
-        Call::new(self.0, Request::read("pool.get_record", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_record", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_redo_log_enabled`, there since midnight-ride.
     pub fn get_redo_log_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_redo_log_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_redo_log_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_redo_log_vdi`, there since midnight-ride.
     pub fn get_redo_log_vdi(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("pool.get_redo_log_vdi", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_redo_log_vdi", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_repositories`, there since 1.301.0.
     pub fn get_repositories(&self, pool: &Ref<class::Pool>) -> Call<Vec<Ref<class::Repository>>> {
-        Call::new(self.0, Request::read("pool.get_repositories", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_repositories", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_repository_proxy_password`, there since 21.3.0.
@@ -1176,32 +1176,32 @@ impl Messages<'_> {
         &self,
         pool: &Ref<class::Pool>,
     ) -> Call<Ref<class::Secret>> {
-        Call::new(self.0, Request::read("pool.get_repository_proxy_password", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_repository_proxy_password", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_repository_proxy_url`, there since 21.3.0.
     pub fn get_repository_proxy_url(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_repository_proxy_url", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_repository_proxy_url", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_repository_proxy_username`, there since 21.3.0.
     pub fn get_repository_proxy_username(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_repository_proxy_username", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_repository_proxy_username", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_restrictions`, there since midnight-ride.
     pub fn get_restrictions(&self, pool: &Ref<class::Pool>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool.get_restrictions", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_restrictions", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_suspend_image_SR`, there since rio.
     pub fn get_suspend_image_sr(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("pool.get_suspend_image_SR", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_suspend_image_SR", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_tags`, there since orlando.
     pub fn get_tags(&self, pool: &Ref<class::Pool>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("pool.get_tags", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_tags", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_telemetry_frequency`, there since 23.9.0. It is not yet promised to stay.
@@ -1209,37 +1209,37 @@ impl Messages<'_> {
         &self,
         pool: &Ref<class::Pool>,
     ) -> Call<enums::TelemetryFrequency> {
-        Call::new(self.0, Request::read("pool.get_telemetry_frequency", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_telemetry_frequency", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_telemetry_next_collection`, there since 23.9.0. It is not yet promised to stay.
     pub fn get_telemetry_next_collection(&self, pool: &Ref<class::Pool>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("pool.get_telemetry_next_collection", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_telemetry_next_collection", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_telemetry_uuid`, there since 23.9.0. It is not yet promised to stay.
     pub fn get_telemetry_uuid(&self, pool: &Ref<class::Pool>) -> Call<Ref<class::Secret>> {
-        Call::new(self.0, Request::read("pool.get_telemetry_uuid", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_telemetry_uuid", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_tls_verification_enabled`, there since 1.290.0.
     pub fn get_tls_verification_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_tls_verification_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_tls_verification_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_uefi_certificates`, there since quebec.
     pub fn get_uefi_certificates(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_uefi_certificates", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_uefi_certificates", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_update_sync_day`, there since 23.18.0. It is not yet promised to stay.
     pub fn get_update_sync_day(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_update_sync_day", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_update_sync_day", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_update_sync_enabled`, there since 23.18.0. It is not yet promised to stay.
     pub fn get_update_sync_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_update_sync_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_update_sync_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_update_sync_frequency`, there since 23.18.0. It is not yet promised to stay.
@@ -1247,42 +1247,42 @@ impl Messages<'_> {
         &self,
         pool: &Ref<class::Pool>,
     ) -> Call<enums::UpdateSyncFrequency> {
-        Call::new(self.0, Request::read("pool.get_update_sync_frequency", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_update_sync_frequency", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_uuid`, there since rio.
     pub fn get_uuid(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_uuid", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_uuid", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_vm_console_idle_timeout`, there since 26.1.0. It is not yet promised to stay.
     pub fn get_vm_console_idle_timeout(&self, pool: &Ref<class::Pool>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool.get_vm_console_idle_timeout", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_vm_console_idle_timeout", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_vswitch_controller`, there since midnight-ride. It is deprecated.
     pub fn get_vswitch_controller(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_vswitch_controller", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_vswitch_controller", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_wlb_enabled`, there since george.
     pub fn get_wlb_enabled(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_wlb_enabled", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_wlb_enabled", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_wlb_url`, there since george.
     pub fn get_wlb_url(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_wlb_url", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_wlb_url", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_wlb_username`, there since george.
     pub fn get_wlb_username(&self, pool: &Ref<class::Pool>) -> Call<String> {
-        Call::new(self.0, Request::read("pool.get_wlb_username", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_wlb_username", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.get_wlb_verify_cert`, there since george. It is deprecated.
     pub fn get_wlb_verify_cert(&self, pool: &Ref<class::Pool>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool.get_wlb_verify_cert", vec![pool.to_wire()]))
+        Call::new(self.0, Request::get("pool.get_wlb_verify_cert", vec![pool.to_wire()]))
     }
 
     /// Calls `pool.ha_compute_hypothetical_max_host_failures_to_tolerate`, there since orlando.

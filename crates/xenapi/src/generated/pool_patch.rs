@@ -169,7 +169,7 @@ impl Messages<'_> {
     ) -> Call<Vec<enums::AfterApplyGuidance>> {
         Call::new(
             self.0,
-            Request::read("pool_patch.get_after_apply_guidance", vec![pool_patch.to_wire()]),
+            Request::get("pool_patch.get_after_apply_guidance", vec![pool_patch.to_wire()]),
         )
     }
 
@@ -185,12 +185,12 @@ impl Messages<'_> {
 
     /// Calls `pool_patch.get_by_name_label`, there since miami. It is deprecated.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::PoolPatch>>> {
-        Call::new(self.0, Request::read("pool_patch.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `pool_patch.get_by_uuid`, there since miami. It is deprecated.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PoolPatch>> {
-        Call::new(self.0, Request::read("pool_patch.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `pool_patch.get_host_patches`, there since miami.
@@ -198,20 +198,20 @@ impl Messages<'_> {
         &self,
         pool_patch: &Ref<class::PoolPatch>,
     ) -> Call<Vec<Ref<class::HostPatch>>> {
-        Call::new(self.0, Request::read("pool_patch.get_host_patches", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_host_patches", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_name_description`, there since rio.
     pub fn get_name_description(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("pool_patch.get_name_description", vec![pool_patch.to_wire()]),
+            Request::get("pool_patch.get_name_description", vec![pool_patch.to_wire()]),
         )
     }
 
     /// Calls `pool_patch.get_name_label`, there since rio.
     pub fn get_name_label(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_patch.get_name_label", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_name_label", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_other_config`, there since miami.
@@ -219,12 +219,12 @@ impl Messages<'_> {
         &self,
         pool_patch: &Ref<class::PoolPatch>,
     ) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("pool_patch.get_other_config", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_other_config", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_pool_applied`, there since miami.
     pub fn get_pool_applied(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<bool> {
-        Call::new(self.0, Request::read("pool_patch.get_pool_applied", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_pool_applied", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_pool_update`, there since ely.
@@ -232,7 +232,7 @@ impl Messages<'_> {
         &self,
         pool_patch: &Ref<class::PoolPatch>,
     ) -> Call<Ref<class::PoolUpdate>> {
-        Call::new(self.0, Request::read("pool_patch.get_pool_update", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_pool_update", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_record`, there since miami. It is deprecated.
@@ -240,22 +240,22 @@ impl Messages<'_> {
         &self,
         pool_patch: &Ref<class::PoolPatch>,
     ) -> Call<super::pool_patch::Record> {
-        Call::new(self.0, Request::read("pool_patch.get_record", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_record", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_size`, there since miami.
     pub fn get_size(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<i64> {
-        Call::new(self.0, Request::read("pool_patch.get_size", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_size", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_uuid`, there since rio.
     pub fn get_uuid(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_patch.get_uuid", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_uuid", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.get_version`, there since miami.
     pub fn get_version(&self, pool_patch: &Ref<class::PoolPatch>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_patch.get_version", vec![pool_patch.to_wire()]))
+        Call::new(self.0, Request::get("pool_patch.get_version", vec![pool_patch.to_wire()]))
     }
 
     /// Calls `pool_patch.pool_apply`, there since miami. It is deprecated.

@@ -158,7 +158,7 @@ impl Messages<'_> {
     ) -> Call<Vec<enums::UpdateAfterApplyGuidance>> {
         Call::new(
             self.0,
-            Request::read("pool_update.get_after_apply_guidance", vec![pool_update.to_wire()]),
+            Request::get("pool_update.get_after_apply_guidance", vec![pool_update.to_wire()]),
         )
     }
 
@@ -174,51 +174,51 @@ impl Messages<'_> {
 
     /// Calls `pool_update.get_by_name_label`, there since ely.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::PoolUpdate>>> {
-        Call::new(self.0, Request::read("pool_update.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `pool_update.get_by_uuid`, there since ely.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PoolUpdate>> {
-        Call::new(self.0, Request::read("pool_update.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `pool_update.get_enforce_homogeneity`, there since inverness.
     pub fn get_enforce_homogeneity(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("pool_update.get_enforce_homogeneity", vec![pool_update.to_wire()]),
+            Request::get("pool_update.get_enforce_homogeneity", vec![pool_update.to_wire()]),
         )
     }
 
     /// Calls `pool_update.get_hosts`, there since ely.
     pub fn get_hosts(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<Vec<Ref<class::Host>>> {
-        Call::new(self.0, Request::read("pool_update.get_hosts", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_hosts", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_installation_size`, there since ely.
     pub fn get_installation_size(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("pool_update.get_installation_size", vec![pool_update.to_wire()]),
+            Request::get("pool_update.get_installation_size", vec![pool_update.to_wire()]),
         )
     }
 
     /// Calls `pool_update.get_key`, there since ely.
     pub fn get_key(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_update.get_key", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_key", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_name_description`, there since rio.
     pub fn get_name_description(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("pool_update.get_name_description", vec![pool_update.to_wire()]),
+            Request::get("pool_update.get_name_description", vec![pool_update.to_wire()]),
         )
     }
 
     /// Calls `pool_update.get_name_label`, there since rio.
     pub fn get_name_label(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_update.get_name_label", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_name_label", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_other_config`, there since inverness.
@@ -226,10 +226,7 @@ impl Messages<'_> {
         &self,
         pool_update: &Ref<class::PoolUpdate>,
     ) -> Call<Map<String, String>> {
-        Call::new(
-            self.0,
-            Request::read("pool_update.get_other_config", vec![pool_update.to_wire()]),
-        )
+        Call::new(self.0, Request::get("pool_update.get_other_config", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_record`, there since ely.
@@ -237,22 +234,22 @@ impl Messages<'_> {
         &self,
         pool_update: &Ref<class::PoolUpdate>,
     ) -> Call<super::pool_update::Record> {
-        Call::new(self.0, Request::read("pool_update.get_record", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_record", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_uuid`, there since rio.
     pub fn get_uuid(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_update.get_uuid", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_uuid", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_vdi`, there since rio.
     pub fn get_vdi(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("pool_update.get_vdi", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_vdi", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.get_version`, there since ely.
     pub fn get_version(&self, pool_update: &Ref<class::PoolUpdate>) -> Call<String> {
-        Call::new(self.0, Request::read("pool_update.get_version", vec![pool_update.to_wire()]))
+        Call::new(self.0, Request::get("pool_update.get_version", vec![pool_update.to_wire()]))
     }
 
     /// Calls `pool_update.introduce`, there since ely.

@@ -149,7 +149,7 @@ impl Messages<'_> {
 
     /// Calls `PUSB.get_USB_group`, there since inverness.
     pub fn get_usb_group(&self, pusb: &Ref<class::Pusb>) -> Call<Ref<class::UsbGroup>> {
-        Call::new(self.0, Request::read("PUSB.get_USB_group", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_USB_group", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_all`, there since inverness.
@@ -164,77 +164,77 @@ impl Messages<'_> {
 
     /// Calls `PUSB.get_by_uuid`, there since inverness.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Pusb>> {
-        Call::new(self.0, Request::read("PUSB.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PUSB.get_description`, there since inverness.
     pub fn get_description(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_description", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_description", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_host`, there since inverness.
     pub fn get_host(&self, pusb: &Ref<class::Pusb>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("PUSB.get_host", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_host", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_other_config`, there since inverness.
     pub fn get_other_config(&self, pusb: &Ref<class::Pusb>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("PUSB.get_other_config", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_other_config", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_passthrough_enabled`, there since inverness.
     pub fn get_passthrough_enabled(&self, pusb: &Ref<class::Pusb>) -> Call<bool> {
-        Call::new(self.0, Request::read("PUSB.get_passthrough_enabled", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_passthrough_enabled", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_path`, there since inverness.
     pub fn get_path(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_path", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_path", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_product_desc`, there since inverness.
     pub fn get_product_desc(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_product_desc", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_product_desc", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_product_id`, there since inverness.
     pub fn get_product_id(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_product_id", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_product_id", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_record`, there since inverness.
     pub fn get_record(&self, pusb: &Ref<class::Pusb>) -> Call<super::pusb::Record> {
-        Call::new(self.0, Request::read("PUSB.get_record", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_record", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_serial`, there since inverness.
     pub fn get_serial(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_serial", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_serial", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_speed`, there since stockholm.
     pub fn get_speed(&self, pusb: &Ref<class::Pusb>) -> Call<f64> {
-        Call::new(self.0, Request::read("PUSB.get_speed", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_speed", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_uuid`, there since inverness.
     pub fn get_uuid(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_uuid", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_uuid", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_vendor_desc`, there since inverness.
     pub fn get_vendor_desc(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_vendor_desc", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_vendor_desc", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_vendor_id`, there since inverness.
     pub fn get_vendor_id(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_vendor_id", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_vendor_id", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.get_version`, there since inverness.
     pub fn get_version(&self, pusb: &Ref<class::Pusb>) -> Call<String> {
-        Call::new(self.0, Request::read("PUSB.get_version", vec![pusb.to_wire()]))
+        Call::new(self.0, Request::get("PUSB.get_version", vec![pusb.to_wire()]))
     }
 
     /// Calls `PUSB.remove_from_other_config`, there since inverness.

@@ -103,7 +103,7 @@ impl Messages<'_> {
     pub fn get_sr(&self, pvs_cache_storage: &Ref<class::PvsCacheStorage>) -> Call<Ref<class::Sr>> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_SR", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_SR", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -114,7 +114,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::Vdi>> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_VDI", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_VDI", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -132,7 +132,7 @@ impl Messages<'_> {
 
     /// Calls `PVS_cache_storage.get_by_uuid`, there since ely.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PvsCacheStorage>> {
-        Call::new(self.0, Request::read("PVS_cache_storage.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PVS_cache_storage.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PVS_cache_storage.get_host`, there since ely.
@@ -142,7 +142,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::Host>> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_host", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_host", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -153,7 +153,7 @@ impl Messages<'_> {
     ) -> Call<super::pvs_cache_storage::Record> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_record", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_record", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -164,7 +164,7 @@ impl Messages<'_> {
     ) -> Call<Ref<class::PvsSite>> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_site", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_site", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -172,7 +172,7 @@ impl Messages<'_> {
     pub fn get_size(&self, pvs_cache_storage: &Ref<class::PvsCacheStorage>) -> Call<i64> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_size", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_size", vec![pvs_cache_storage.to_wire()]),
         )
     }
 
@@ -180,7 +180,7 @@ impl Messages<'_> {
     pub fn get_uuid(&self, pvs_cache_storage: &Ref<class::PvsCacheStorage>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("PVS_cache_storage.get_uuid", vec![pvs_cache_storage.to_wire()]),
+            Request::get("PVS_cache_storage.get_uuid", vec![pvs_cache_storage.to_wire()]),
         )
     }
 }

@@ -95,7 +95,7 @@ impl Messages<'_> {
 
     /// Calls `PVS_proxy.get_VIF`, there since ely.
     pub fn get_vif(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<Ref<class::Vif>> {
-        Call::new(self.0, Request::read("PVS_proxy.get_VIF", vec![pvs_proxy.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_VIF", vec![pvs_proxy.to_wire()]))
     }
 
     /// Calls `PVS_proxy.get_all`, there since ely.
@@ -110,34 +110,34 @@ impl Messages<'_> {
 
     /// Calls `PVS_proxy.get_by_uuid`, there since ely.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PvsProxy>> {
-        Call::new(self.0, Request::read("PVS_proxy.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PVS_proxy.get_currently_attached`, there since ely.
     pub fn get_currently_attached(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("PVS_proxy.get_currently_attached", vec![pvs_proxy.to_wire()]),
+            Request::get("PVS_proxy.get_currently_attached", vec![pvs_proxy.to_wire()]),
         )
     }
 
     /// Calls `PVS_proxy.get_record`, there since ely.
     pub fn get_record(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<super::pvs_proxy::Record> {
-        Call::new(self.0, Request::read("PVS_proxy.get_record", vec![pvs_proxy.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_record", vec![pvs_proxy.to_wire()]))
     }
 
     /// Calls `PVS_proxy.get_site`, there since ely.
     pub fn get_site(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<Ref<class::PvsSite>> {
-        Call::new(self.0, Request::read("PVS_proxy.get_site", vec![pvs_proxy.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_site", vec![pvs_proxy.to_wire()]))
     }
 
     /// Calls `PVS_proxy.get_status`, there since ely.
     pub fn get_status(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<enums::PvsProxyStatus> {
-        Call::new(self.0, Request::read("PVS_proxy.get_status", vec![pvs_proxy.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_status", vec![pvs_proxy.to_wire()]))
     }
 
     /// Calls `PVS_proxy.get_uuid`, there since ely.
     pub fn get_uuid(&self, pvs_proxy: &Ref<class::PvsProxy>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_proxy.get_uuid", vec![pvs_proxy.to_wire()]))
+        Call::new(self.0, Request::get("PVS_proxy.get_uuid", vec![pvs_proxy.to_wire()]))
     }
 }

@@ -84,7 +84,7 @@ impl Messages<'_> {
 
     /// Calls `PVS_server.get_addresses`, there since ely.
     pub fn get_addresses(&self, pvs_server: &Ref<class::PvsServer>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("PVS_server.get_addresses", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_addresses", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.get_all`, there since ely.
@@ -99,17 +99,17 @@ impl Messages<'_> {
 
     /// Calls `PVS_server.get_by_uuid`, there since ely.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PvsServer>> {
-        Call::new(self.0, Request::read("PVS_server.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PVS_server.get_first_port`, there since ely.
     pub fn get_first_port(&self, pvs_server: &Ref<class::PvsServer>) -> Call<i64> {
-        Call::new(self.0, Request::read("PVS_server.get_first_port", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_first_port", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.get_last_port`, there since ely.
     pub fn get_last_port(&self, pvs_server: &Ref<class::PvsServer>) -> Call<i64> {
-        Call::new(self.0, Request::read("PVS_server.get_last_port", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_last_port", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.get_record`, there since ely.
@@ -117,17 +117,17 @@ impl Messages<'_> {
         &self,
         pvs_server: &Ref<class::PvsServer>,
     ) -> Call<super::pvs_server::Record> {
-        Call::new(self.0, Request::read("PVS_server.get_record", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_record", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.get_site`, there since ely.
     pub fn get_site(&self, pvs_server: &Ref<class::PvsServer>) -> Call<Ref<class::PvsSite>> {
-        Call::new(self.0, Request::read("PVS_server.get_site", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_site", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.get_uuid`, there since ely.
     pub fn get_uuid(&self, pvs_server: &Ref<class::PvsServer>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_server.get_uuid", vec![pvs_server.to_wire()]))
+        Call::new(self.0, Request::get("PVS_server.get_uuid", vec![pvs_server.to_wire()]))
     }
 
     /// Calls `PVS_server.introduce`, there since ely.

@@ -103,7 +103,7 @@ impl Messages<'_> {
 
     /// Calls `PVS_site.get_PVS_uuid`, there since ely.
     pub fn get_pvs_uuid(&self, pvs_site: &Ref<class::PvsSite>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_site.get_PVS_uuid", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_PVS_uuid", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_all`, there since ely.
@@ -118,12 +118,12 @@ impl Messages<'_> {
 
     /// Calls `PVS_site.get_by_name_label`, there since ely.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::PvsSite>>> {
-        Call::new(self.0, Request::read("PVS_site.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `PVS_site.get_by_uuid`, there since ely.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::PvsSite>> {
-        Call::new(self.0, Request::read("PVS_site.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `PVS_site.get_cache_storage`, there since ely.
@@ -131,37 +131,37 @@ impl Messages<'_> {
         &self,
         pvs_site: &Ref<class::PvsSite>,
     ) -> Call<Vec<Ref<class::PvsCacheStorage>>> {
-        Call::new(self.0, Request::read("PVS_site.get_cache_storage", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_cache_storage", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_name_description`, there since ely.
     pub fn get_name_description(&self, pvs_site: &Ref<class::PvsSite>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_site.get_name_description", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_name_description", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_name_label`, there since ely.
     pub fn get_name_label(&self, pvs_site: &Ref<class::PvsSite>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_site.get_name_label", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_name_label", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_proxies`, there since ely.
     pub fn get_proxies(&self, pvs_site: &Ref<class::PvsSite>) -> Call<Vec<Ref<class::PvsProxy>>> {
-        Call::new(self.0, Request::read("PVS_site.get_proxies", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_proxies", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_record`, there since ely.
     pub fn get_record(&self, pvs_site: &Ref<class::PvsSite>) -> Call<super::pvs_site::Record> {
-        Call::new(self.0, Request::read("PVS_site.get_record", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_record", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_servers`, there since ely.
     pub fn get_servers(&self, pvs_site: &Ref<class::PvsSite>) -> Call<Vec<Ref<class::PvsServer>>> {
-        Call::new(self.0, Request::read("PVS_site.get_servers", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_servers", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.get_uuid`, there since ely.
     pub fn get_uuid(&self, pvs_site: &Ref<class::PvsSite>) -> Call<String> {
-        Call::new(self.0, Request::read("PVS_site.get_uuid", vec![pvs_site.to_wire()]))
+        Call::new(self.0, Request::get("PVS_site.get_uuid", vec![pvs_site.to_wire()]))
     }
 
     /// Calls `PVS_site.introduce`, there since ely.

@@ -118,40 +118,40 @@ impl Messages<'_> {
 
     /// Calls `Rate_limit.get_burst_size`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_burst_size(&self, rate_limit: &Ref<class::RateLimit>) -> Call<f64> {
-        Call::new(self.0, Request::read("Rate_limit.get_burst_size", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_burst_size", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_by_name_label`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::RateLimit>>> {
-        Call::new(self.0, Request::read("Rate_limit.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_by_uuid`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::RateLimit>> {
-        Call::new(self.0, Request::read("Rate_limit.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_callers`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_callers(&self, rate_limit: &Ref<class::RateLimit>) -> Call<Vec<Ref<class::Caller>>> {
-        Call::new(self.0, Request::read("Rate_limit.get_callers", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_callers", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_fill_rate`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_fill_rate(&self, rate_limit: &Ref<class::RateLimit>) -> Call<f64> {
-        Call::new(self.0, Request::read("Rate_limit.get_fill_rate", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_fill_rate", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_name_description`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_name_description(&self, rate_limit: &Ref<class::RateLimit>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Rate_limit.get_name_description", vec![rate_limit.to_wire()]),
+            Request::get("Rate_limit.get_name_description", vec![rate_limit.to_wire()]),
         )
     }
 
     /// Calls `Rate_limit.get_name_label`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_name_label(&self, rate_limit: &Ref<class::RateLimit>) -> Call<String> {
-        Call::new(self.0, Request::read("Rate_limit.get_name_label", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_name_label", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_record`, there since 26.17.0. It is not yet promised to stay.
@@ -159,12 +159,12 @@ impl Messages<'_> {
         &self,
         rate_limit: &Ref<class::RateLimit>,
     ) -> Call<super::rate_limit::Record> {
-        Call::new(self.0, Request::read("Rate_limit.get_record", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_record", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.get_uuid`, there since 26.17.0. It is not yet promised to stay.
     pub fn get_uuid(&self, rate_limit: &Ref<class::RateLimit>) -> Call<String> {
-        Call::new(self.0, Request::read("Rate_limit.get_uuid", vec![rate_limit.to_wire()]))
+        Call::new(self.0, Request::get("Rate_limit.get_uuid", vec![rate_limit.to_wire()]))
     }
 
     /// Calls `Rate_limit.remove_caller`, there since 26.17.0. It is not yet promised to stay.

@@ -135,50 +135,50 @@ impl Messages<'_> {
 
     /// Calls `Repository.get_binary_url`, there since 1.301.0.
     pub fn get_binary_url(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_binary_url", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_binary_url", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_by_name_label`, there since 1.301.0.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Repository>>> {
-        Call::new(self.0, Request::read("Repository.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `Repository.get_by_uuid`, there since 1.301.0.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Repository>> {
-        Call::new(self.0, Request::read("Repository.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `Repository.get_certificate`, there since 25.7.0. It is not yet promised to stay.
     pub fn get_certificate(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_certificate", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_certificate", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_gpgkey_path`, there since 22.12.0. It is not yet promised to stay.
     pub fn get_gpgkey_path(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_gpgkey_path", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_gpgkey_path", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_hash`, there since 1.301.0.
     pub fn get_hash(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_hash", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_hash", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_name_description`, there since rio.
     pub fn get_name_description(&self, repository: &Ref<class::Repository>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("Repository.get_name_description", vec![repository.to_wire()]),
+            Request::get("Repository.get_name_description", vec![repository.to_wire()]),
         )
     }
 
     /// Calls `Repository.get_name_label`, there since rio.
     pub fn get_name_label(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_name_label", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_name_label", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_origin`, there since 24.23.0. It is not yet promised to stay.
     pub fn get_origin(&self, repository: &Ref<class::Repository>) -> Call<enums::Origin> {
-        Call::new(self.0, Request::read("Repository.get_origin", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_origin", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_record`, there since 1.301.0.
@@ -186,27 +186,27 @@ impl Messages<'_> {
         &self,
         repository: &Ref<class::Repository>,
     ) -> Call<super::repository::Record> {
-        Call::new(self.0, Request::read("Repository.get_record", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_record", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_source_url`, there since 1.301.0.
     pub fn get_source_url(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_source_url", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_source_url", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_up_to_date`, there since 1.301.0. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_up_to_date(&self, repository: &Ref<class::Repository>) -> Call<bool> {
-        Call::new(self.0, Request::read("Repository.get_up_to_date", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_up_to_date", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_update`, there since 1.301.0.
     pub fn get_update(&self, repository: &Ref<class::Repository>) -> Call<bool> {
-        Call::new(self.0, Request::read("Repository.get_update", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_update", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.get_uuid`, there since 1.301.0.
     pub fn get_uuid(&self, repository: &Ref<class::Repository>) -> Call<String> {
-        Call::new(self.0, Request::read("Repository.get_uuid", vec![repository.to_wire()]))
+        Call::new(self.0, Request::get("Repository.get_uuid", vec![repository.to_wire()]))
     }
 
     /// Calls `Repository.introduce`, there since 1.301.0.

@@ -89,7 +89,7 @@ impl Messages<'_> {
 
     /// Calls `role.get_by_name_label`, there since midnight-ride.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Role>>> {
-        Call::new(self.0, Request::read("role.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("role.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `role.get_by_permission`, there since midnight-ride.
@@ -104,22 +104,22 @@ impl Messages<'_> {
 
     /// Calls `role.get_by_uuid`, there since midnight-ride.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Role>> {
-        Call::new(self.0, Request::read("role.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("role.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `role.get_is_internal`, there since 22.5.0.
     pub fn get_is_internal(&self, role: &Ref<class::Role>) -> Call<bool> {
-        Call::new(self.0, Request::read("role.get_is_internal", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_is_internal", vec![role.to_wire()]))
     }
 
     /// Calls `role.get_name_description`, there since midnight-ride.
     pub fn get_name_description(&self, role: &Ref<class::Role>) -> Call<String> {
-        Call::new(self.0, Request::read("role.get_name_description", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_name_description", vec![role.to_wire()]))
     }
 
     /// Calls `role.get_name_label`, there since midnight-ride.
     pub fn get_name_label(&self, role: &Ref<class::Role>) -> Call<String> {
-        Call::new(self.0, Request::read("role.get_name_label", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_name_label", vec![role.to_wire()]))
     }
 
     /// Calls `role.get_permissions`, there since midnight-ride.
@@ -134,16 +134,16 @@ impl Messages<'_> {
 
     /// Calls `role.get_record`, there since midnight-ride.
     pub fn get_record(&self, role: &Ref<class::Role>) -> Call<super::role::Record> {
-        Call::new(self.0, Request::read("role.get_record", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_record", vec![role.to_wire()]))
     }
 
     /// Calls `role.get_subroles`, there since midnight-ride.
     pub fn get_subroles(&self, role: &Ref<class::Role>) -> Call<Vec<Ref<class::Role>>> {
-        Call::new(self.0, Request::read("role.get_subroles", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_subroles", vec![role.to_wire()]))
     }
 
     /// Calls `role.get_uuid`, there since rio.
     pub fn get_uuid(&self, role: &Ref<class::Role>) -> Call<String> {
-        Call::new(self.0, Request::read("role.get_uuid", vec![role.to_wire()]))
+        Call::new(self.0, Request::get("role.get_uuid", vec![role.to_wire()]))
     }
 }

@@ -83,7 +83,7 @@ impl Messages<'_> {
     pub fn get_address(&self, sdn_controller: &Ref<class::SdnController>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("SDN_controller.get_address", vec![sdn_controller.to_wire()]),
+            Request::get("SDN_controller.get_address", vec![sdn_controller.to_wire()]),
         )
     }
 
@@ -101,12 +101,12 @@ impl Messages<'_> {
 
     /// Calls `SDN_controller.get_by_uuid`, there since falcon.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::SdnController>> {
-        Call::new(self.0, Request::read("SDN_controller.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("SDN_controller.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `SDN_controller.get_port`, there since falcon.
     pub fn get_port(&self, sdn_controller: &Ref<class::SdnController>) -> Call<i64> {
-        Call::new(self.0, Request::read("SDN_controller.get_port", vec![sdn_controller.to_wire()]))
+        Call::new(self.0, Request::get("SDN_controller.get_port", vec![sdn_controller.to_wire()]))
     }
 
     /// Calls `SDN_controller.get_protocol`, there since falcon.
@@ -116,7 +116,7 @@ impl Messages<'_> {
     ) -> Call<enums::SdnControllerProtocol> {
         Call::new(
             self.0,
-            Request::read("SDN_controller.get_protocol", vec![sdn_controller.to_wire()]),
+            Request::get("SDN_controller.get_protocol", vec![sdn_controller.to_wire()]),
         )
     }
 
@@ -125,15 +125,12 @@ impl Messages<'_> {
         &self,
         sdn_controller: &Ref<class::SdnController>,
     ) -> Call<super::sdn_controller::Record> {
-        Call::new(
-            self.0,
-            Request::read("SDN_controller.get_record", vec![sdn_controller.to_wire()]),
-        )
+        Call::new(self.0, Request::get("SDN_controller.get_record", vec![sdn_controller.to_wire()]))
     }
 
     /// Calls `SDN_controller.get_uuid`, there since falcon.
     pub fn get_uuid(&self, sdn_controller: &Ref<class::SdnController>) -> Call<String> {
-        Call::new(self.0, Request::read("SDN_controller.get_uuid", vec![sdn_controller.to_wire()]))
+        Call::new(self.0, Request::get("SDN_controller.get_uuid", vec![sdn_controller.to_wire()]))
     }
 
     /// Calls `SDN_controller.introduce`, there since falcon.

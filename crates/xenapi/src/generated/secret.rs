@@ -106,27 +106,27 @@ impl Messages<'_> {
 
     /// Calls `secret.get_by_uuid`, there since midnight-ride.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Secret>> {
-        Call::new(self.0, Request::read("secret.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("secret.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `secret.get_other_config`, there since rio.
     pub fn get_other_config(&self, secret: &Ref<class::Secret>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("secret.get_other_config", vec![secret.to_wire()]))
+        Call::new(self.0, Request::get("secret.get_other_config", vec![secret.to_wire()]))
     }
 
     /// Calls `secret.get_record`, there since midnight-ride.
     pub fn get_record(&self, secret: &Ref<class::Secret>) -> Call<super::secret::Record> {
-        Call::new(self.0, Request::read("secret.get_record", vec![secret.to_wire()]))
+        Call::new(self.0, Request::get("secret.get_record", vec![secret.to_wire()]))
     }
 
     /// Calls `secret.get_uuid`, there since rio.
     pub fn get_uuid(&self, secret: &Ref<class::Secret>) -> Call<String> {
-        Call::new(self.0, Request::read("secret.get_uuid", vec![secret.to_wire()]))
+        Call::new(self.0, Request::get("secret.get_uuid", vec![secret.to_wire()]))
     }
 
     /// Calls `secret.get_value`, there since rio.
     pub fn get_value(&self, secret: &Ref<class::Secret>) -> Call<String> {
-        Call::new(self.0, Request::read("secret.get_value", vec![secret.to_wire()]))
+        Call::new(self.0, Request::get("secret.get_value", vec![secret.to_wire()]))
     }
 
     /// Calls `secret.remove_from_other_config`, there since rio.

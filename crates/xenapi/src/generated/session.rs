@@ -184,92 +184,92 @@ impl Messages<'_> {
 
     /// Calls `session.get_auth_user_name`, there since midnight-ride.
     pub fn get_auth_user_name(&self, session: &Ref<class::Session>) -> Call<String> {
-        Call::new(self.0, Request::read("session.get_auth_user_name", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_auth_user_name", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_auth_user_sid`, there since george.
     pub fn get_auth_user_sid(&self, session: &Ref<class::Session>) -> Call<String> {
-        Call::new(self.0, Request::read("session.get_auth_user_sid", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_auth_user_sid", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Session>> {
-        Call::new(self.0, Request::read("session.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("session.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `session.get_client_certificate`, there since 21.2.0.
     pub fn get_client_certificate(&self, session: &Ref<class::Session>) -> Call<bool> {
-        Call::new(self.0, Request::read("session.get_client_certificate", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_client_certificate", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_is_local_superuser`, there since george.
     pub fn get_is_local_superuser(&self, session: &Ref<class::Session>) -> Call<bool> {
-        Call::new(self.0, Request::read("session.get_is_local_superuser", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_is_local_superuser", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_last_active`, there since rio.
     pub fn get_last_active(&self, session: &Ref<class::Session>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("session.get_last_active", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_last_active", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_originator`, there since clearwater.
     pub fn get_originator(&self, session: &Ref<class::Session>) -> Call<String> {
-        Call::new(self.0, Request::read("session.get_originator", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_originator", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_other_config`, there since miami.
     pub fn get_other_config(&self, session: &Ref<class::Session>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("session.get_other_config", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_other_config", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_parent`, there since midnight-ride.
     pub fn get_parent(&self, session: &Ref<class::Session>) -> Call<Ref<class::Session>> {
-        Call::new(self.0, Request::read("session.get_parent", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_parent", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_pool`, there since rio.
     pub fn get_pool(&self, session: &Ref<class::Session>) -> Call<bool> {
-        Call::new(self.0, Request::read("session.get_pool", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_pool", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_rbac_permissions`, there since midnight-ride.
     pub fn get_rbac_permissions(&self, session: &Ref<class::Session>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("session.get_rbac_permissions", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_rbac_permissions", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_record`, there since rio.
     pub fn get_record(&self, session: &Ref<class::Session>) -> Call<super::session::Record> {
-        Call::new(self.0, Request::read("session.get_record", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_record", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_subject`, there since george.
     pub fn get_subject(&self, session: &Ref<class::Session>) -> Call<Ref<class::Subject>> {
-        Call::new(self.0, Request::read("session.get_subject", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_subject", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_tasks`, there since midnight-ride.
     pub fn get_tasks(&self, session: &Ref<class::Session>) -> Call<Vec<Ref<class::Task>>> {
-        Call::new(self.0, Request::read("session.get_tasks", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_tasks", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_this_host`, there since rio.
     pub fn get_this_host(&self, session: &Ref<class::Session>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("session.get_this_host", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_this_host", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_this_user`, there since rio.
     pub fn get_this_user(&self, session: &Ref<class::Session>) -> Call<Ref<class::User>> {
-        Call::new(self.0, Request::read("session.get_this_user", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_this_user", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_uuid`, there since rio.
     pub fn get_uuid(&self, session: &Ref<class::Session>) -> Call<String> {
-        Call::new(self.0, Request::read("session.get_uuid", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_uuid", vec![session.to_wire()]))
     }
 
     /// Calls `session.get_validation_time`, there since george.
     pub fn get_validation_time(&self, session: &Ref<class::Session>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("session.get_validation_time", vec![session.to_wire()]))
+        Call::new(self.0, Request::get("session.get_validation_time", vec![session.to_wire()]))
     }
 
     /// Calls `session.local_logout`, there since miami.

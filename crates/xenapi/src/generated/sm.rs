@@ -165,67 +165,67 @@ impl Messages<'_> {
 
     /// Calls `SM.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Sm>>> {
-        Call::new(self.0, Request::read("SM.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `SM.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Sm>> {
-        Call::new(self.0, Request::read("SM.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `SM.get_capabilities`, there since miami. It is deprecated.
     pub fn get_capabilities(&self, sm: &Ref<class::Sm>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("SM.get_capabilities", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_capabilities", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_configuration`, there since rio.
     pub fn get_configuration(&self, sm: &Ref<class::Sm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("SM.get_configuration", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_configuration", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_copyright`, there since rio.
     pub fn get_copyright(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_copyright", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_copyright", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_driver_filename`, there since orlando.
     pub fn get_driver_filename(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_driver_filename", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_driver_filename", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_features`, there since clearwater.
     pub fn get_features(&self, sm: &Ref<class::Sm>) -> Call<Map<String, i64>> {
-        Call::new(self.0, Request::read("SM.get_features", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_features", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_name_description`, there since rio.
     pub fn get_name_description(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_name_description", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_name_description", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_name_label`, there since rio.
     pub fn get_name_label(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_name_label", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_name_label", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_other_config`, there since miami.
     pub fn get_other_config(&self, sm: &Ref<class::Sm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("SM.get_other_config", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_other_config", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_record`, there since rio.
     pub fn get_record(&self, sm: &Ref<class::Sm>) -> Call<super::sm::Record> {
-        Call::new(self.0, Request::read("SM.get_record", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_record", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_required_api_version`, there since rio.
     pub fn get_required_api_version(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_required_api_version", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_required_api_version", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_required_cluster_stack`, there since dundee.
     pub fn get_required_cluster_stack(&self, sm: &Ref<class::Sm>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("SM.get_required_cluster_stack", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_required_cluster_stack", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_supported_image_formats`, there since 26.15.0. It is not yet promised to stay.
@@ -233,27 +233,27 @@ impl Messages<'_> {
         &self,
         sm: &Ref<class::Sm>,
     ) -> Call<Vec<enums::ImageFormatType>> {
-        Call::new(self.0, Request::read("SM.get_supported_image_formats", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_supported_image_formats", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_type`, there since rio.
     pub fn get_type(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_type", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_type", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_uuid`, there since rio.
     pub fn get_uuid(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_uuid", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_uuid", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_vendor`, there since rio.
     pub fn get_vendor(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_vendor", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_vendor", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.get_version`, there since rio.
     pub fn get_version(&self, sm: &Ref<class::Sm>) -> Call<String> {
-        Call::new(self.0, Request::read("SM.get_version", vec![sm.to_wire()]))
+        Call::new(self.0, Request::get("SM.get_version", vec![sm.to_wire()]))
     }
 
     /// Calls `SM.remove_from_other_config`, there since miami.

@@ -317,12 +317,12 @@ impl Messages<'_> {
 
     /// Calls `SR.get_PBDs`, there since rio.
     pub fn get_pbds(&self, sr: &Ref<class::Sr>) -> Call<Vec<Ref<class::Pbd>>> {
-        Call::new(self.0, Request::read("SR.get_PBDs", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_PBDs", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_VDIs`, there since rio.
     pub fn get_vdis(&self, sr: &Ref<class::Sr>) -> Call<Vec<Ref<class::Vdi>>> {
-        Call::new(self.0, Request::read("SR.get_VDIs", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_VDIs", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_all`, there since rio.
@@ -345,27 +345,27 @@ impl Messages<'_> {
 
     /// Calls `SR.get_blobs`, there since orlando.
     pub fn get_blobs(&self, sr: &Ref<class::Sr>) -> Call<Map<String, Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("SR.get_blobs", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_blobs", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Sr>>> {
-        Call::new(self.0, Request::read("SR.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `SR.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("SR.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `SR.get_clustered`, there since dundee.
     pub fn get_clustered(&self, sr: &Ref<class::Sr>) -> Call<bool> {
-        Call::new(self.0, Request::read("SR.get_clustered", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_clustered", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_content_type`, there since rio.
     pub fn get_content_type(&self, sr: &Ref<class::Sr>) -> Call<String> {
-        Call::new(self.0, Request::read("SR.get_content_type", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_content_type", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_current_operations`, there since rio.
@@ -373,7 +373,7 @@ impl Messages<'_> {
         &self,
         sr: &Ref<class::Sr>,
     ) -> Call<Map<String, enums::StorageOperation>> {
-        Call::new(self.0, Request::read("SR.get_current_operations", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_current_operations", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_data_sources`, there since dundee.
@@ -383,57 +383,57 @@ impl Messages<'_> {
 
     /// Calls `SR.get_introduced_by`, there since boston.
     pub fn get_introduced_by(&self, sr: &Ref<class::Sr>) -> Call<Ref<class::DrTask>> {
-        Call::new(self.0, Request::read("SR.get_introduced_by", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_introduced_by", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_is_tools_sr`, there since dundee.
     pub fn get_is_tools_sr(&self, sr: &Ref<class::Sr>) -> Call<bool> {
-        Call::new(self.0, Request::read("SR.get_is_tools_sr", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_is_tools_sr", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_local_cache_enabled`, there since cowley.
     pub fn get_local_cache_enabled(&self, sr: &Ref<class::Sr>) -> Call<bool> {
-        Call::new(self.0, Request::read("SR.get_local_cache_enabled", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_local_cache_enabled", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_name_description`, there since rio.
     pub fn get_name_description(&self, sr: &Ref<class::Sr>) -> Call<String> {
-        Call::new(self.0, Request::read("SR.get_name_description", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_name_description", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_name_label`, there since rio.
     pub fn get_name_label(&self, sr: &Ref<class::Sr>) -> Call<String> {
-        Call::new(self.0, Request::read("SR.get_name_label", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_name_label", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_other_config`, there since rio.
     pub fn get_other_config(&self, sr: &Ref<class::Sr>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("SR.get_other_config", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_other_config", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_physical_size`, there since rio.
     pub fn get_physical_size(&self, sr: &Ref<class::Sr>) -> Call<i64> {
-        Call::new(self.0, Request::read("SR.get_physical_size", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_physical_size", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_physical_utilisation`, there since rio.
     pub fn get_physical_utilisation(&self, sr: &Ref<class::Sr>) -> Call<i64> {
-        Call::new(self.0, Request::read("SR.get_physical_utilisation", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_physical_utilisation", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_record`, there since rio.
     pub fn get_record(&self, sr: &Ref<class::Sr>) -> Call<super::sr::Record> {
-        Call::new(self.0, Request::read("SR.get_record", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_record", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_shared`, there since rio.
     pub fn get_shared(&self, sr: &Ref<class::Sr>) -> Call<bool> {
-        Call::new(self.0, Request::read("SR.get_shared", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_shared", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_sm_config`, there since miami.
     pub fn get_sm_config(&self, sr: &Ref<class::Sr>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("SR.get_sm_config", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_sm_config", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_supported_types`, there since rio.
@@ -443,22 +443,22 @@ impl Messages<'_> {
 
     /// Calls `SR.get_tags`, there since orlando.
     pub fn get_tags(&self, sr: &Ref<class::Sr>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("SR.get_tags", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_tags", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_type`, there since rio.
     pub fn get_type(&self, sr: &Ref<class::Sr>) -> Call<String> {
-        Call::new(self.0, Request::read("SR.get_type", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_type", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_uuid`, there since rio.
     pub fn get_uuid(&self, sr: &Ref<class::Sr>) -> Call<String> {
-        Call::new(self.0, Request::read("SR.get_uuid", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_uuid", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.get_virtual_allocation`, there since rio.
     pub fn get_virtual_allocation(&self, sr: &Ref<class::Sr>) -> Call<i64> {
-        Call::new(self.0, Request::read("SR.get_virtual_allocation", vec![sr.to_wire()]))
+        Call::new(self.0, Request::get("SR.get_virtual_allocation", vec![sr.to_wire()]))
     }
 
     /// Calls `SR.introduce`, there since rio.

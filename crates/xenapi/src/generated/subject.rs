@@ -103,12 +103,12 @@ impl Messages<'_> {
 
     /// Calls `subject.get_by_uuid`, there since george.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Subject>> {
-        Call::new(self.0, Request::read("subject.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `subject.get_other_config`, there since george.
     pub fn get_other_config(&self, subject: &Ref<class::Subject>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("subject.get_other_config", vec![subject.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_other_config", vec![subject.to_wire()]))
     }
 
     /// Calls `subject.get_permissions_name_label`, there since midnight-ride.
@@ -121,22 +121,22 @@ impl Messages<'_> {
 
     /// Calls `subject.get_record`, there since george.
     pub fn get_record(&self, subject: &Ref<class::Subject>) -> Call<super::subject::Record> {
-        Call::new(self.0, Request::read("subject.get_record", vec![subject.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_record", vec![subject.to_wire()]))
     }
 
     /// Calls `subject.get_roles`, there since midnight-ride.
     pub fn get_roles(&self, subject: &Ref<class::Subject>) -> Call<Vec<Ref<class::Role>>> {
-        Call::new(self.0, Request::read("subject.get_roles", vec![subject.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_roles", vec![subject.to_wire()]))
     }
 
     /// Calls `subject.get_subject_identifier`, there since george.
     pub fn get_subject_identifier(&self, subject: &Ref<class::Subject>) -> Call<String> {
-        Call::new(self.0, Request::read("subject.get_subject_identifier", vec![subject.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_subject_identifier", vec![subject.to_wire()]))
     }
 
     /// Calls `subject.get_uuid`, there since rio.
     pub fn get_uuid(&self, subject: &Ref<class::Subject>) -> Call<String> {
-        Call::new(self.0, Request::read("subject.get_uuid", vec![subject.to_wire()]))
+        Call::new(self.0, Request::get("subject.get_uuid", vec![subject.to_wire()]))
     }
 
     /// Calls `subject.remove_from_roles`, there since midnight-ride.

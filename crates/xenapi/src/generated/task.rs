@@ -205,22 +205,22 @@ impl Messages<'_> {
 
     /// Calls `task.get_backtrace`, there since dundee.
     pub fn get_backtrace(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_backtrace", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_backtrace", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Task>>> {
-        Call::new(self.0, Request::read("task.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("task.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `task.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Task>> {
-        Call::new(self.0, Request::read("task.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("task.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `task.get_created`, there since rio.
     pub fn get_created(&self, task: &Ref<class::Task>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("task.get_created", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_created", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_current_operations`, there since rio.
@@ -228,77 +228,77 @@ impl Messages<'_> {
         &self,
         task: &Ref<class::Task>,
     ) -> Call<Map<String, enums::TaskAllowedOperation>> {
-        Call::new(self.0, Request::read("task.get_current_operations", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_current_operations", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_error_info`, there since rio.
     pub fn get_error_info(&self, task: &Ref<class::Task>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("task.get_error_info", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_error_info", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_finished`, there since rio.
     pub fn get_finished(&self, task: &Ref<class::Task>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("task.get_finished", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_finished", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_name_description`, there since rio.
     pub fn get_name_description(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_name_description", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_name_description", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_name_label`, there since rio.
     pub fn get_name_label(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_name_label", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_name_label", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_other_config`, there since miami.
     pub fn get_other_config(&self, task: &Ref<class::Task>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("task.get_other_config", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_other_config", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_progress`, there since rio.
     pub fn get_progress(&self, task: &Ref<class::Task>) -> Call<f64> {
-        Call::new(self.0, Request::read("task.get_progress", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_progress", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_record`, there since rio.
     pub fn get_record(&self, task: &Ref<class::Task>) -> Call<super::task::Record> {
-        Call::new(self.0, Request::read("task.get_record", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_record", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_resident_on`, there since rio.
     pub fn get_resident_on(&self, task: &Ref<class::Task>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("task.get_resident_on", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_resident_on", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_result`, there since rio.
     pub fn get_result(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_result", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_result", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_status`, there since rio.
     pub fn get_status(&self, task: &Ref<class::Task>) -> Call<enums::TaskStatusType> {
-        Call::new(self.0, Request::read("task.get_status", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_status", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_subtask_of`, there since orlando.
     pub fn get_subtask_of(&self, task: &Ref<class::Task>) -> Call<Ref<class::Task>> {
-        Call::new(self.0, Request::read("task.get_subtask_of", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_subtask_of", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_subtasks`, there since orlando.
     pub fn get_subtasks(&self, task: &Ref<class::Task>) -> Call<Vec<Ref<class::Task>>> {
-        Call::new(self.0, Request::read("task.get_subtasks", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_subtasks", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_type`, there since rio.
     pub fn get_type(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_type", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_type", vec![task.to_wire()]))
     }
 
     /// Calls `task.get_uuid`, there since rio.
     pub fn get_uuid(&self, task: &Ref<class::Task>) -> Call<String> {
-        Call::new(self.0, Request::read("task.get_uuid", vec![task.to_wire()]))
+        Call::new(self.0, Request::get("task.get_uuid", vec![task.to_wire()]))
     }
 
     /// Calls `task.remove_from_other_config`, there since 25.8.0. It is not yet promised to stay.

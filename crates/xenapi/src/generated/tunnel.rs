@@ -140,7 +140,7 @@ impl Messages<'_> {
 
     /// Calls `tunnel.get_access_PIF`, there since cowley.
     pub fn get_access_pif(&self, tunnel: &Ref<class::Tunnel>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("tunnel.get_access_PIF", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_access_PIF", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_all`, there since cowley.
@@ -155,37 +155,37 @@ impl Messages<'_> {
 
     /// Calls `tunnel.get_by_uuid`, there since cowley.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Tunnel>> {
-        Call::new(self.0, Request::read("tunnel.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `tunnel.get_other_config`, there since cowley.
     pub fn get_other_config(&self, tunnel: &Ref<class::Tunnel>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("tunnel.get_other_config", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_other_config", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_protocol`, there since 1.250.0.
     pub fn get_protocol(&self, tunnel: &Ref<class::Tunnel>) -> Call<enums::TunnelProtocol> {
-        Call::new(self.0, Request::read("tunnel.get_protocol", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_protocol", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_record`, there since cowley.
     pub fn get_record(&self, tunnel: &Ref<class::Tunnel>) -> Call<super::tunnel::Record> {
-        Call::new(self.0, Request::read("tunnel.get_record", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_record", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_status`, there since cowley.
     pub fn get_status(&self, tunnel: &Ref<class::Tunnel>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("tunnel.get_status", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_status", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_transport_PIF`, there since cowley.
     pub fn get_transport_pif(&self, tunnel: &Ref<class::Tunnel>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("tunnel.get_transport_PIF", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_transport_PIF", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.get_uuid`, there since cowley.
     pub fn get_uuid(&self, tunnel: &Ref<class::Tunnel>) -> Call<String> {
-        Call::new(self.0, Request::read("tunnel.get_uuid", vec![tunnel.to_wire()]))
+        Call::new(self.0, Request::get("tunnel.get_uuid", vec![tunnel.to_wire()]))
     }
 
     /// Calls `tunnel.remove_from_other_config`, there since cowley.

@@ -134,12 +134,12 @@ impl Messages<'_> {
 
     /// Calls `USB_group.get_PUSBs`, there since inverness.
     pub fn get_pusbs(&self, usb_group: &Ref<class::UsbGroup>) -> Call<Vec<Ref<class::Pusb>>> {
-        Call::new(self.0, Request::read("USB_group.get_PUSBs", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_PUSBs", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_VUSBs`, there since inverness.
     pub fn get_vusbs(&self, usb_group: &Ref<class::UsbGroup>) -> Call<Vec<Ref<class::Vusb>>> {
-        Call::new(self.0, Request::read("USB_group.get_VUSBs", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_VUSBs", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_all`, there since inverness.
@@ -154,40 +154,37 @@ impl Messages<'_> {
 
     /// Calls `USB_group.get_by_name_label`, there since inverness.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::UsbGroup>>> {
-        Call::new(self.0, Request::read("USB_group.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `USB_group.get_by_uuid`, there since inverness.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::UsbGroup>> {
-        Call::new(self.0, Request::read("USB_group.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `USB_group.get_name_description`, there since inverness.
     pub fn get_name_description(&self, usb_group: &Ref<class::UsbGroup>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("USB_group.get_name_description", vec![usb_group.to_wire()]),
-        )
+        Call::new(self.0, Request::get("USB_group.get_name_description", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_name_label`, there since inverness.
     pub fn get_name_label(&self, usb_group: &Ref<class::UsbGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("USB_group.get_name_label", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_name_label", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_other_config`, there since inverness.
     pub fn get_other_config(&self, usb_group: &Ref<class::UsbGroup>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("USB_group.get_other_config", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_other_config", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_record`, there since inverness.
     pub fn get_record(&self, usb_group: &Ref<class::UsbGroup>) -> Call<super::usb_group::Record> {
-        Call::new(self.0, Request::read("USB_group.get_record", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_record", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.get_uuid`, there since inverness.
     pub fn get_uuid(&self, usb_group: &Ref<class::UsbGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("USB_group.get_uuid", vec![usb_group.to_wire()]))
+        Call::new(self.0, Request::get("USB_group.get_uuid", vec![usb_group.to_wire()]))
     }
 
     /// Calls `USB_group.remove_from_other_config`, there since inverness.

@@ -96,32 +96,32 @@ impl Messages<'_> {
 
     /// Calls `user.get_by_uuid`, there since rio. It is deprecated.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::User>> {
-        Call::new(self.0, Request::read("user.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("user.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `user.get_fullname`, there since rio.
     pub fn get_fullname(&self, user: &Ref<class::User>) -> Call<String> {
-        Call::new(self.0, Request::read("user.get_fullname", vec![user.to_wire()]))
+        Call::new(self.0, Request::get("user.get_fullname", vec![user.to_wire()]))
     }
 
     /// Calls `user.get_other_config`, there since orlando.
     pub fn get_other_config(&self, user: &Ref<class::User>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("user.get_other_config", vec![user.to_wire()]))
+        Call::new(self.0, Request::get("user.get_other_config", vec![user.to_wire()]))
     }
 
     /// Calls `user.get_record`, there since rio. It is deprecated.
     pub fn get_record(&self, user: &Ref<class::User>) -> Call<super::user::Record> {
-        Call::new(self.0, Request::read("user.get_record", vec![user.to_wire()]))
+        Call::new(self.0, Request::get("user.get_record", vec![user.to_wire()]))
     }
 
     /// Calls `user.get_short_name`, there since rio.
     pub fn get_short_name(&self, user: &Ref<class::User>) -> Call<String> {
-        Call::new(self.0, Request::read("user.get_short_name", vec![user.to_wire()]))
+        Call::new(self.0, Request::get("user.get_short_name", vec![user.to_wire()]))
     }
 
     /// Calls `user.get_uuid`, there since rio.
     pub fn get_uuid(&self, user: &Ref<class::User>) -> Call<String> {
-        Call::new(self.0, Request::read("user.get_uuid", vec![user.to_wire()]))
+        Call::new(self.0, Request::get("user.get_uuid", vec![user.to_wire()]))
     }
 
     /// Calls `user.remove_from_other_config`, there since orlando.

@@ -237,12 +237,12 @@ impl Messages<'_> {
 
     /// Calls `VBD.get_VDI`, there since rio.
     pub fn get_vdi(&self, vbd: &Ref<class::Vbd>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("VBD.get_VDI", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_VDI", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_VM`, there since rio.
     pub fn get_vm(&self, vbd: &Ref<class::Vbd>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VBD.get_VM", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_VM", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_all`, there since rio.
@@ -262,12 +262,12 @@ impl Messages<'_> {
 
     /// Calls `VBD.get_bootable`, there since rio.
     pub fn get_bootable(&self, vbd: &Ref<class::Vbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("VBD.get_bootable", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_bootable", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vbd>> {
-        Call::new(self.0, Request::read("VBD.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VBD.get_current_operations`, there since rio.
@@ -275,97 +275,97 @@ impl Messages<'_> {
         &self,
         vbd: &Ref<class::Vbd>,
     ) -> Call<Map<String, enums::VbdOperation>> {
-        Call::new(self.0, Request::read("VBD.get_current_operations", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_current_operations", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_currently_attached`, there since rio.
     pub fn get_currently_attached(&self, vbd: &Ref<class::Vbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("VBD.get_currently_attached", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_currently_attached", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_device`, there since rio.
     pub fn get_device(&self, vbd: &Ref<class::Vbd>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD.get_device", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_device", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_empty`, there since rio.
     pub fn get_empty(&self, vbd: &Ref<class::Vbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("VBD.get_empty", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_empty", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_metrics`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_metrics(&self, vbd: &Ref<class::Vbd>) -> Call<Ref<class::VbdMetrics>> {
-        Call::new(self.0, Request::read("VBD.get_metrics", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_metrics", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_mode`, there since rio.
     pub fn get_mode(&self, vbd: &Ref<class::Vbd>) -> Call<enums::VbdMode> {
-        Call::new(self.0, Request::read("VBD.get_mode", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_mode", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_other_config`, there since rio.
     pub fn get_other_config(&self, vbd: &Ref<class::Vbd>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VBD.get_other_config", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_other_config", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_qos_algorithm_params`, there since rio.
     pub fn get_qos_algorithm_params(&self, vbd: &Ref<class::Vbd>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VBD.get_qos_algorithm_params", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_qos_algorithm_params", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_qos_algorithm_type`, there since rio.
     pub fn get_qos_algorithm_type(&self, vbd: &Ref<class::Vbd>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD.get_qos_algorithm_type", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_qos_algorithm_type", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_qos_supported_algorithms`, there since rio.
     pub fn get_qos_supported_algorithms(&self, vbd: &Ref<class::Vbd>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("VBD.get_qos_supported_algorithms", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_qos_supported_algorithms", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_record`, there since rio.
     pub fn get_record(&self, vbd: &Ref<class::Vbd>) -> Call<super::vbd::Record> {
-        Call::new(self.0, Request::read("VBD.get_record", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_record", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_runtime_properties`, there since rio.
     pub fn get_runtime_properties(&self, vbd: &Ref<class::Vbd>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VBD.get_runtime_properties", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_runtime_properties", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_status_code`, there since rio.
     pub fn get_status_code(&self, vbd: &Ref<class::Vbd>) -> Call<i64> {
-        Call::new(self.0, Request::read("VBD.get_status_code", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_status_code", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_status_detail`, there since rio.
     pub fn get_status_detail(&self, vbd: &Ref<class::Vbd>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD.get_status_detail", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_status_detail", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_storage_lock`, there since rio.
     pub fn get_storage_lock(&self, vbd: &Ref<class::Vbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("VBD.get_storage_lock", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_storage_lock", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_type`, there since rio.
     pub fn get_type(&self, vbd: &Ref<class::Vbd>) -> Call<enums::VbdType> {
-        Call::new(self.0, Request::read("VBD.get_type", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_type", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_unpluggable`, there since miami.
     pub fn get_unpluggable(&self, vbd: &Ref<class::Vbd>) -> Call<bool> {
-        Call::new(self.0, Request::read("VBD.get_unpluggable", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_unpluggable", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_userdevice`, there since rio.
     pub fn get_userdevice(&self, vbd: &Ref<class::Vbd>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD.get_userdevice", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_userdevice", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.get_uuid`, there since rio.
     pub fn get_uuid(&self, vbd: &Ref<class::Vbd>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD.get_uuid", vec![vbd.to_wire()]))
+        Call::new(self.0, Request::get("VBD.get_uuid", vec![vbd.to_wire()]))
     }
 
     /// Calls `VBD.insert`, there since rio.

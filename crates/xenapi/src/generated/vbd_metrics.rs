@@ -105,28 +105,22 @@ impl Messages<'_> {
 
     /// Calls `VBD_metrics.get_by_uuid`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VbdMetrics>> {
-        Call::new(self.0, Request::read("VBD_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VBD_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_io_read_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_read_kbs(&self, vbd_metrics: &Ref<class::VbdMetrics>) -> Call<f64> {
-        Call::new(self.0, Request::read("VBD_metrics.get_io_read_kbs", vec![vbd_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VBD_metrics.get_io_read_kbs", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_io_write_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_write_kbs(&self, vbd_metrics: &Ref<class::VbdMetrics>) -> Call<f64> {
-        Call::new(
-            self.0,
-            Request::read("VBD_metrics.get_io_write_kbs", vec![vbd_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VBD_metrics.get_io_write_kbs", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_last_updated`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_last_updated(&self, vbd_metrics: &Ref<class::VbdMetrics>) -> Call<Timestamp> {
-        Call::new(
-            self.0,
-            Request::read("VBD_metrics.get_last_updated", vec![vbd_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VBD_metrics.get_last_updated", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_other_config`, there since orlando. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -134,10 +128,7 @@ impl Messages<'_> {
         &self,
         vbd_metrics: &Ref<class::VbdMetrics>,
     ) -> Call<Map<String, String>> {
-        Call::new(
-            self.0,
-            Request::read("VBD_metrics.get_other_config", vec![vbd_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VBD_metrics.get_other_config", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_record`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -145,12 +136,12 @@ impl Messages<'_> {
         &self,
         vbd_metrics: &Ref<class::VbdMetrics>,
     ) -> Call<super::vbd_metrics::Record> {
-        Call::new(self.0, Request::read("VBD_metrics.get_record", vec![vbd_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VBD_metrics.get_record", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.get_uuid`, there since rio.
     pub fn get_uuid(&self, vbd_metrics: &Ref<class::VbdMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("VBD_metrics.get_uuid", vec![vbd_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VBD_metrics.get_uuid", vec![vbd_metrics.to_wire()]))
     }
 
     /// Calls `VBD_metrics.remove_from_other_config`, there since orlando. It was removed: servers answer `MESSAGE_REMOVED`.

@@ -375,12 +375,12 @@ impl Messages<'_> {
 
     /// Calls `VDI.get_SR`, there since rio.
     pub fn get_sr(&self, vdi: &Ref<class::Vdi>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("VDI.get_SR", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_SR", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_VBDs`, there since rio.
     pub fn get_vbds(&self, vdi: &Ref<class::Vdi>) -> Call<Vec<Ref<class::Vbd>>> {
-        Call::new(self.0, Request::read("VDI.get_VBDs", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_VBDs", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_all`, there since rio.
@@ -405,22 +405,22 @@ impl Messages<'_> {
 
     /// Calls `VDI.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Vdi>>> {
-        Call::new(self.0, Request::read("VDI.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VDI.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("VDI.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VDI.get_cbt_enabled`, there since inverness.
     pub fn get_cbt_enabled(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_cbt_enabled", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_cbt_enabled", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_crash_dumps`, there since rio.
     pub fn get_crash_dumps(&self, vdi: &Ref<class::Vdi>) -> Call<Vec<Ref<class::Crashdump>>> {
-        Call::new(self.0, Request::read("VDI.get_crash_dumps", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_crash_dumps", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_current_operations`, there since rio.
@@ -428,52 +428,52 @@ impl Messages<'_> {
         &self,
         vdi: &Ref<class::Vdi>,
     ) -> Call<Map<String, enums::VdiOperation>> {
-        Call::new(self.0, Request::read("VDI.get_current_operations", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_current_operations", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_is_a_snapshot`, there since orlando.
     pub fn get_is_a_snapshot(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_is_a_snapshot", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_is_a_snapshot", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_is_tools_iso`, there since dundee.
     pub fn get_is_tools_iso(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_is_tools_iso", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_is_tools_iso", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_location`, there since miami.
     pub fn get_location(&self, vdi: &Ref<class::Vdi>) -> Call<String> {
-        Call::new(self.0, Request::read("VDI.get_location", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_location", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_managed`, there since rio.
     pub fn get_managed(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_managed", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_managed", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_metadata_latest`, there since boston.
     pub fn get_metadata_latest(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_metadata_latest", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_metadata_latest", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_metadata_of_pool`, there since boston.
     pub fn get_metadata_of_pool(&self, vdi: &Ref<class::Vdi>) -> Call<Ref<class::Pool>> {
-        Call::new(self.0, Request::read("VDI.get_metadata_of_pool", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_metadata_of_pool", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_missing`, there since rio.
     pub fn get_missing(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_missing", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_missing", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_name_description`, there since rio.
     pub fn get_name_description(&self, vdi: &Ref<class::Vdi>) -> Call<String> {
-        Call::new(self.0, Request::read("VDI.get_name_description", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_name_description", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_name_label`, there since rio.
     pub fn get_name_label(&self, vdi: &Ref<class::Vdi>) -> Call<String> {
-        Call::new(self.0, Request::read("VDI.get_name_label", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_name_label", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_nbd_info`, there since inverness.
@@ -488,87 +488,87 @@ impl Messages<'_> {
 
     /// Calls `VDI.get_on_boot`, there since cowley.
     pub fn get_on_boot(&self, vdi: &Ref<class::Vdi>) -> Call<enums::OnBoot> {
-        Call::new(self.0, Request::read("VDI.get_on_boot", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_on_boot", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_other_config`, there since rio.
     pub fn get_other_config(&self, vdi: &Ref<class::Vdi>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VDI.get_other_config", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_other_config", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_parent`, there since rio. It is deprecated.
     pub fn get_parent(&self, vdi: &Ref<class::Vdi>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("VDI.get_parent", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_parent", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_physical_utilisation`, there since rio.
     pub fn get_physical_utilisation(&self, vdi: &Ref<class::Vdi>) -> Call<i64> {
-        Call::new(self.0, Request::read("VDI.get_physical_utilisation", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_physical_utilisation", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_read_only`, there since rio.
     pub fn get_read_only(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_read_only", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_read_only", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_record`, there since rio.
     pub fn get_record(&self, vdi: &Ref<class::Vdi>) -> Call<super::vdi::Record> {
-        Call::new(self.0, Request::read("VDI.get_record", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_record", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_sharable`, there since rio.
     pub fn get_sharable(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_sharable", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_sharable", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_sm_config`, there since miami.
     pub fn get_sm_config(&self, vdi: &Ref<class::Vdi>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VDI.get_sm_config", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_sm_config", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_snapshot_of`, there since orlando.
     pub fn get_snapshot_of(&self, vdi: &Ref<class::Vdi>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("VDI.get_snapshot_of", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_snapshot_of", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_snapshot_time`, there since orlando.
     pub fn get_snapshot_time(&self, vdi: &Ref<class::Vdi>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VDI.get_snapshot_time", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_snapshot_time", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_snapshots`, there since orlando.
     pub fn get_snapshots(&self, vdi: &Ref<class::Vdi>) -> Call<Vec<Ref<class::Vdi>>> {
-        Call::new(self.0, Request::read("VDI.get_snapshots", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_snapshots", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_storage_lock`, there since rio.
     pub fn get_storage_lock(&self, vdi: &Ref<class::Vdi>) -> Call<bool> {
-        Call::new(self.0, Request::read("VDI.get_storage_lock", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_storage_lock", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_tags`, there since orlando.
     pub fn get_tags(&self, vdi: &Ref<class::Vdi>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("VDI.get_tags", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_tags", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_type`, there since rio.
     pub fn get_type(&self, vdi: &Ref<class::Vdi>) -> Call<enums::VdiType> {
-        Call::new(self.0, Request::read("VDI.get_type", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_type", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_uuid`, there since rio.
     pub fn get_uuid(&self, vdi: &Ref<class::Vdi>) -> Call<String> {
-        Call::new(self.0, Request::read("VDI.get_uuid", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_uuid", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_virtual_size`, there since rio.
     pub fn get_virtual_size(&self, vdi: &Ref<class::Vdi>) -> Call<i64> {
-        Call::new(self.0, Request::read("VDI.get_virtual_size", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_virtual_size", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.get_xenstore_data`, there since miami.
     pub fn get_xenstore_data(&self, vdi: &Ref<class::Vdi>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VDI.get_xenstore_data", vec![vdi.to_wire()]))
+        Call::new(self.0, Request::get("VDI.get_xenstore_data", vec![vdi.to_wire()]))
     }
 
     /// Calls `VDI.introduce`, there since miami.

@@ -173,17 +173,17 @@ impl Messages<'_> {
 
     /// Calls `VGPU.get_GPU_group`, there since boston.
     pub fn get_gpu_group(&self, vgpu: &Ref<class::Vgpu>) -> Call<Ref<class::GpuGroup>> {
-        Call::new(self.0, Request::read("VGPU.get_GPU_group", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_GPU_group", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_PCI`, there since quebec.
     pub fn get_pci(&self, vgpu: &Ref<class::Vgpu>) -> Call<Ref<class::Pci>> {
-        Call::new(self.0, Request::read("VGPU.get_PCI", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_PCI", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_VM`, there since boston.
     pub fn get_vm(&self, vgpu: &Ref<class::Vgpu>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VGPU.get_VM", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_VM", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_all`, there since boston.
@@ -198,42 +198,42 @@ impl Messages<'_> {
 
     /// Calls `VGPU.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vgpu>> {
-        Call::new(self.0, Request::read("VGPU.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VGPU.get_compatibility_metadata`, there since inverness.
     pub fn get_compatibility_metadata(&self, vgpu: &Ref<class::Vgpu>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VGPU.get_compatibility_metadata", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_compatibility_metadata", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_currently_attached`, there since boston.
     pub fn get_currently_attached(&self, vgpu: &Ref<class::Vgpu>) -> Call<bool> {
-        Call::new(self.0, Request::read("VGPU.get_currently_attached", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_currently_attached", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_device`, there since boston.
     pub fn get_device(&self, vgpu: &Ref<class::Vgpu>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU.get_device", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_device", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_extra_args`, there since quebec.
     pub fn get_extra_args(&self, vgpu: &Ref<class::Vgpu>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU.get_extra_args", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_extra_args", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_other_config`, there since boston.
     pub fn get_other_config(&self, vgpu: &Ref<class::Vgpu>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VGPU.get_other_config", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_other_config", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_record`, there since boston.
     pub fn get_record(&self, vgpu: &Ref<class::Vgpu>) -> Call<super::vgpu::Record> {
-        Call::new(self.0, Request::read("VGPU.get_record", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_record", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_resident_on`, there since vgpu-tech-preview.
     pub fn get_resident_on(&self, vgpu: &Ref<class::Vgpu>) -> Call<Ref<class::Pgpu>> {
-        Call::new(self.0, Request::read("VGPU.get_resident_on", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_resident_on", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_scheduled_to_be_resident_on`, there since dundee.
@@ -243,18 +243,18 @@ impl Messages<'_> {
     ) -> Call<Ref<class::Pgpu>> {
         Call::new(
             self.0,
-            Request::read("VGPU.get_scheduled_to_be_resident_on", vec![vgpu.to_wire()]),
+            Request::get("VGPU.get_scheduled_to_be_resident_on", vec![vgpu.to_wire()]),
         )
     }
 
     /// Calls `VGPU.get_type`, there since vgpu-tech-preview.
     pub fn get_type(&self, vgpu: &Ref<class::Vgpu>) -> Call<Ref<class::VgpuType>> {
-        Call::new(self.0, Request::read("VGPU.get_type", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_type", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.get_uuid`, there since boston.
     pub fn get_uuid(&self, vgpu: &Ref<class::Vgpu>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU.get_uuid", vec![vgpu.to_wire()]))
+        Call::new(self.0, Request::get("VGPU.get_uuid", vec![vgpu.to_wire()]))
     }
 
     /// Calls `VGPU.remove_from_other_config`, there since boston.

@@ -150,7 +150,7 @@ pub struct Messages<'c>(pub(crate) &'c Client);
 impl Messages<'_> {
     /// Calls `VGPU_type.get_VGPUs`, there since vgpu-tech-preview.
     pub fn get_vgpus(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<Vec<Ref<class::Vgpu>>> {
-        Call::new(self.0, Request::read("VGPU_type.get_VGPUs", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_VGPUs", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_all`, there since vgpu-tech-preview.
@@ -165,7 +165,7 @@ impl Messages<'_> {
 
     /// Calls `VGPU_type.get_by_uuid`, there since vgpu-tech-preview.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VgpuType>> {
-        Call::new(self.0, Request::read("VGPU_type.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_compatible_types_in_vm`, there since quebec.
@@ -175,7 +175,7 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::VgpuType>>> {
         Call::new(
             self.0,
-            Request::read("VGPU_type.get_compatible_types_in_vm", vec![vgpu_type.to_wire()]),
+            Request::get("VGPU_type.get_compatible_types_in_vm", vec![vgpu_type.to_wire()]),
         )
     }
 
@@ -186,7 +186,7 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::GpuGroup>>> {
         Call::new(
             self.0,
-            Request::read("VGPU_type.get_enabled_on_GPU_groups", vec![vgpu_type.to_wire()]),
+            Request::get("VGPU_type.get_enabled_on_GPU_groups", vec![vgpu_type.to_wire()]),
         )
     }
 
@@ -195,28 +195,22 @@ impl Messages<'_> {
         &self,
         vgpu_type: &Ref<class::VgpuType>,
     ) -> Call<Vec<Ref<class::Pgpu>>> {
-        Call::new(
-            self.0,
-            Request::read("VGPU_type.get_enabled_on_PGPUs", vec![vgpu_type.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VGPU_type.get_enabled_on_PGPUs", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_experimental`, there since dundee.
     pub fn get_experimental(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<bool> {
-        Call::new(self.0, Request::read("VGPU_type.get_experimental", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_experimental", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_framebuffer_size`, there since vgpu-tech-preview.
     pub fn get_framebuffer_size(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<i64> {
-        Call::new(
-            self.0,
-            Request::read("VGPU_type.get_framebuffer_size", vec![vgpu_type.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VGPU_type.get_framebuffer_size", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_identifier`, there since dundee.
     pub fn get_identifier(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU_type.get_identifier", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_identifier", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_implementation`, there since dundee.
@@ -224,38 +218,32 @@ impl Messages<'_> {
         &self,
         vgpu_type: &Ref<class::VgpuType>,
     ) -> Call<enums::VgpuTypeImplementation> {
-        Call::new(self.0, Request::read("VGPU_type.get_implementation", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_implementation", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_max_heads`, there since vgpu-tech-preview.
     pub fn get_max_heads(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<i64> {
-        Call::new(self.0, Request::read("VGPU_type.get_max_heads", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_max_heads", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_max_resolution_x`, there since vgpu-productisation.
     pub fn get_max_resolution_x(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<i64> {
-        Call::new(
-            self.0,
-            Request::read("VGPU_type.get_max_resolution_x", vec![vgpu_type.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VGPU_type.get_max_resolution_x", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_max_resolution_y`, there since vgpu-productisation.
     pub fn get_max_resolution_y(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<i64> {
-        Call::new(
-            self.0,
-            Request::read("VGPU_type.get_max_resolution_y", vec![vgpu_type.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VGPU_type.get_max_resolution_y", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_model_name`, there since vgpu-tech-preview.
     pub fn get_model_name(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU_type.get_model_name", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_model_name", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_record`, there since vgpu-tech-preview.
     pub fn get_record(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<super::vgpu_type::Record> {
-        Call::new(self.0, Request::read("VGPU_type.get_record", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_record", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_supported_on_GPU_groups`, there since vgpu-productisation.
@@ -265,7 +253,7 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::GpuGroup>>> {
         Call::new(
             self.0,
-            Request::read("VGPU_type.get_supported_on_GPU_groups", vec![vgpu_type.to_wire()]),
+            Request::get("VGPU_type.get_supported_on_GPU_groups", vec![vgpu_type.to_wire()]),
         )
     }
 
@@ -276,17 +264,17 @@ impl Messages<'_> {
     ) -> Call<Vec<Ref<class::Pgpu>>> {
         Call::new(
             self.0,
-            Request::read("VGPU_type.get_supported_on_PGPUs", vec![vgpu_type.to_wire()]),
+            Request::get("VGPU_type.get_supported_on_PGPUs", vec![vgpu_type.to_wire()]),
         )
     }
 
     /// Calls `VGPU_type.get_uuid`, there since vgpu-tech-preview.
     pub fn get_uuid(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU_type.get_uuid", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_uuid", vec![vgpu_type.to_wire()]))
     }
 
     /// Calls `VGPU_type.get_vendor_name`, there since vgpu-tech-preview.
     pub fn get_vendor_name(&self, vgpu_type: &Ref<class::VgpuType>) -> Call<String> {
-        Call::new(self.0, Request::read("VGPU_type.get_vendor_name", vec![vgpu_type.to_wire()]))
+        Call::new(self.0, Request::get("VGPU_type.get_vendor_name", vec![vgpu_type.to_wire()]))
     }
 }

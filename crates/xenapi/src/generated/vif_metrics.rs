@@ -105,28 +105,22 @@ impl Messages<'_> {
 
     /// Calls `VIF_metrics.get_by_uuid`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VifMetrics>> {
-        Call::new(self.0, Request::read("VIF_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VIF_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_io_read_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_read_kbs(&self, vif_metrics: &Ref<class::VifMetrics>) -> Call<f64> {
-        Call::new(self.0, Request::read("VIF_metrics.get_io_read_kbs", vec![vif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VIF_metrics.get_io_read_kbs", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_io_write_kbs`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_io_write_kbs(&self, vif_metrics: &Ref<class::VifMetrics>) -> Call<f64> {
-        Call::new(
-            self.0,
-            Request::read("VIF_metrics.get_io_write_kbs", vec![vif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VIF_metrics.get_io_write_kbs", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_last_updated`, there since rio.
     pub fn get_last_updated(&self, vif_metrics: &Ref<class::VifMetrics>) -> Call<Timestamp> {
-        Call::new(
-            self.0,
-            Request::read("VIF_metrics.get_last_updated", vec![vif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VIF_metrics.get_last_updated", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_other_config`, there since orlando.
@@ -134,10 +128,7 @@ impl Messages<'_> {
         &self,
         vif_metrics: &Ref<class::VifMetrics>,
     ) -> Call<Map<String, String>> {
-        Call::new(
-            self.0,
-            Request::read("VIF_metrics.get_other_config", vec![vif_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VIF_metrics.get_other_config", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_record`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -145,12 +136,12 @@ impl Messages<'_> {
         &self,
         vif_metrics: &Ref<class::VifMetrics>,
     ) -> Call<super::vif_metrics::Record> {
-        Call::new(self.0, Request::read("VIF_metrics.get_record", vec![vif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VIF_metrics.get_record", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.get_uuid`, there since rio.
     pub fn get_uuid(&self, vif_metrics: &Ref<class::VifMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("VIF_metrics.get_uuid", vec![vif_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VIF_metrics.get_uuid", vec![vif_metrics.to_wire()]))
     }
 
     /// Calls `VIF_metrics.remove_from_other_config`, there since orlando.

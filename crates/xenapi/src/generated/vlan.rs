@@ -121,37 +121,37 @@ impl Messages<'_> {
 
     /// Calls `VLAN.get_by_uuid`, there since miami.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vlan>> {
-        Call::new(self.0, Request::read("VLAN.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VLAN.get_other_config`, there since miami.
     pub fn get_other_config(&self, vlan: &Ref<class::Vlan>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VLAN.get_other_config", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_other_config", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.get_record`, there since miami.
     pub fn get_record(&self, vlan: &Ref<class::Vlan>) -> Call<super::vlan::Record> {
-        Call::new(self.0, Request::read("VLAN.get_record", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_record", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.get_tag`, there since miami.
     pub fn get_tag(&self, vlan: &Ref<class::Vlan>) -> Call<i64> {
-        Call::new(self.0, Request::read("VLAN.get_tag", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_tag", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.get_tagged_PIF`, there since miami.
     pub fn get_tagged_pif(&self, vlan: &Ref<class::Vlan>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("VLAN.get_tagged_PIF", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_tagged_PIF", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.get_untagged_PIF`, there since miami.
     pub fn get_untagged_pif(&self, vlan: &Ref<class::Vlan>) -> Call<Ref<class::Pif>> {
-        Call::new(self.0, Request::read("VLAN.get_untagged_PIF", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_untagged_PIF", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.get_uuid`, there since rio.
     pub fn get_uuid(&self, vlan: &Ref<class::Vlan>) -> Call<String> {
-        Call::new(self.0, Request::read("VLAN.get_uuid", vec![vlan.to_wire()]))
+        Call::new(self.0, Request::get("VLAN.get_uuid", vec![vlan.to_wire()]))
     }
 
     /// Calls `VLAN.remove_from_other_config`, there since miami.

@@ -926,57 +926,57 @@ impl Messages<'_> {
 
     /// Calls `VM.get_HVM_boot_params`, there since rio.
     pub fn get_hvm_boot_params(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_HVM_boot_params", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_HVM_boot_params", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_HVM_boot_policy`, there since rio. It is deprecated.
     pub fn get_hvm_boot_policy(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_HVM_boot_policy", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_HVM_boot_policy", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_HVM_shadow_multiplier`, there since miami.
     pub fn get_hvm_shadow_multiplier(&self, vm: &Ref<class::Vm>) -> Call<f64> {
-        Call::new(self.0, Request::read("VM.get_HVM_shadow_multiplier", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_HVM_shadow_multiplier", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_NVRAM`, there since naples.
     pub fn get_nvram(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_NVRAM", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_NVRAM", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PCI_bus`, there since rio. It is deprecated.
     pub fn get_pci_bus(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PCI_bus", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PCI_bus", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_args`, there since rio.
     pub fn get_pv_args(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_args", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_args", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_bootloader`, there since rio.
     pub fn get_pv_bootloader(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_bootloader", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_bootloader", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_bootloader_args`, there since rio.
     pub fn get_pv_bootloader_args(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_bootloader_args", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_bootloader_args", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_kernel`, there since rio.
     pub fn get_pv_kernel(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_kernel", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_kernel", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_legacy_args`, there since rio.
     pub fn get_pv_legacy_args(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_legacy_args", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_legacy_args", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_PV_ramdisk`, there since rio.
     pub fn get_pv_ramdisk(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_PV_ramdisk", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_PV_ramdisk", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_SRs_required_for_recovery`, there since creedence.
@@ -996,57 +996,57 @@ impl Messages<'_> {
 
     /// Calls `VM.get_VBDs`, there since rio.
     pub fn get_vbds(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vbd>>> {
-        Call::new(self.0, Request::read("VM.get_VBDs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VBDs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VCPUs_at_startup`, there since rio.
     pub fn get_vcpus_at_startup(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_VCPUs_at_startup", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VCPUs_at_startup", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VCPUs_max`, there since rio.
     pub fn get_vcpus_max(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_VCPUs_max", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VCPUs_max", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VCPUs_params`, there since rio.
     pub fn get_vcpus_params(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_VCPUs_params", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VCPUs_params", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VGPUs`, there since boston.
     pub fn get_vgpus(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vgpu>>> {
-        Call::new(self.0, Request::read("VM.get_VGPUs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VGPUs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VIFs`, there since rio.
     pub fn get_vifs(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vif>>> {
-        Call::new(self.0, Request::read("VM.get_VIFs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VIFs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VTPMs`, there since rio.
     pub fn get_vtpms(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vtpm>>> {
-        Call::new(self.0, Request::read("VM.get_VTPMs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VTPMs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_VUSBs`, there since rio.
     pub fn get_vusbs(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vusb>>> {
-        Call::new(self.0, Request::read("VM.get_VUSBs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_VUSBs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_actions_after_crash`, there since rio.
     pub fn get_actions_after_crash(&self, vm: &Ref<class::Vm>) -> Call<enums::OnCrashBehaviour> {
-        Call::new(self.0, Request::read("VM.get_actions_after_crash", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_actions_after_crash", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_actions_after_reboot`, there since rio.
     pub fn get_actions_after_reboot(&self, vm: &Ref<class::Vm>) -> Call<enums::OnNormalExit> {
-        Call::new(self.0, Request::read("VM.get_actions_after_reboot", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_actions_after_reboot", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_actions_after_shutdown`, there since rio.
     pub fn get_actions_after_shutdown(&self, vm: &Ref<class::Vm>) -> Call<enums::OnNormalExit> {
-        Call::new(self.0, Request::read("VM.get_actions_after_shutdown", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_actions_after_shutdown", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_actions_after_softreboot`, there since 23.1.0. It is not yet promised to stay.
@@ -1054,12 +1054,12 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<enums::OnSoftrebootBehavior> {
-        Call::new(self.0, Request::read("VM.get_actions_after_softreboot", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_actions_after_softreboot", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_affinity`, there since rio.
     pub fn get_affinity(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("VM.get_affinity", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_affinity", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_all`, there since rio.
@@ -1089,22 +1089,22 @@ impl Messages<'_> {
 
     /// Calls `VM.get_appliance`, there since rio.
     pub fn get_appliance(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::VmAppliance>> {
-        Call::new(self.0, Request::read("VM.get_appliance", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_appliance", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_attached_PCIs`, there since boston.
     pub fn get_attached_pcis(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Pci>>> {
-        Call::new(self.0, Request::read("VM.get_attached_PCIs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_attached_PCIs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_bios_strings`, there since midnight-ride.
     pub fn get_bios_strings(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_bios_strings", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_bios_strings", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_blobs`, there since orlando.
     pub fn get_blobs(&self, vm: &Ref<class::Vm>) -> Call<Map<String, Ref<class::Blob>>> {
-        Call::new(self.0, Request::read("VM.get_blobs", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_blobs", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_blocked_operations`, there since orlando.
@@ -1112,7 +1112,7 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<Map<enums::VmOperation, String>> {
-        Call::new(self.0, Request::read("VM.get_blocked_operations", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_blocked_operations", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_boot_record`, there since rio. It is deprecated.
@@ -1122,22 +1122,22 @@ impl Messages<'_> {
 
     /// Calls `VM.get_by_name_label`, there since rio.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VM.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VM.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VM.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VM.get_children`, there since midnight-ride.
     pub fn get_children(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VM.get_children", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_children", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_consoles`, there since rio.
     pub fn get_consoles(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Console>>> {
-        Call::new(self.0, Request::read("VM.get_consoles", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_consoles", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_cooperative`, there since midnight-ride. It is deprecated.
@@ -1147,7 +1147,7 @@ impl Messages<'_> {
 
     /// Calls `VM.get_crash_dumps`, there since rio.
     pub fn get_crash_dumps(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Crashdump>>> {
-        Call::new(self.0, Request::read("VM.get_crash_dumps", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_crash_dumps", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_current_operations`, there since rio.
@@ -1155,7 +1155,7 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<Map<String, enums::VmOperation>> {
-        Call::new(self.0, Request::read("VM.get_current_operations", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_current_operations", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_data_sources`, there since orlando.
@@ -1165,157 +1165,157 @@ impl Messages<'_> {
 
     /// Calls `VM.get_domain_type`, there since jura.
     pub fn get_domain_type(&self, vm: &Ref<class::Vm>) -> Call<enums::DomainType> {
-        Call::new(self.0, Request::read("VM.get_domain_type", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_domain_type", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_domarch`, there since rio.
     pub fn get_domarch(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_domarch", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_domarch", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_domid`, there since rio.
     pub fn get_domid(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_domid", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_domid", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_generation_id`, there since clearwater.
     pub fn get_generation_id(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_generation_id", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_generation_id", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_groups`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_groups(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::VmGroup>>> {
-        Call::new(self.0, Request::read("VM.get_groups", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_groups", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_guest_metrics`, there since rio.
     pub fn get_guest_metrics(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::VmGuestMetrics>> {
-        Call::new(self.0, Request::read("VM.get_guest_metrics", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_guest_metrics", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_ha_always_run`, there since orlando. It is deprecated.
     pub fn get_ha_always_run(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_ha_always_run", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_ha_always_run", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_ha_restart_priority`, there since orlando.
     pub fn get_ha_restart_priority(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_ha_restart_priority", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_ha_restart_priority", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_hardware_platform_version`, there since cream.
     pub fn get_hardware_platform_version(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_hardware_platform_version", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_hardware_platform_version", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_has_vendor_device`, there since dundee.
     pub fn get_has_vendor_device(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_has_vendor_device", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_has_vendor_device", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_a_snapshot`, there since orlando.
     pub fn get_is_a_snapshot(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_a_snapshot", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_a_snapshot", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_a_template`, there since rio.
     pub fn get_is_a_template(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_a_template", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_a_template", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_control_domain`, there since rio.
     pub fn get_is_control_domain(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_control_domain", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_control_domain", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_default_template`, there since falcon.
     pub fn get_is_default_template(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_default_template", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_default_template", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_snapshot_from_vmpp`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_is_snapshot_from_vmpp(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_snapshot_from_vmpp", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_snapshot_from_vmpp", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_is_vmss_snapshot`, there since falcon.
     pub fn get_is_vmss_snapshot(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_is_vmss_snapshot", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_is_vmss_snapshot", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_last_boot_CPU_flags`, there since rio.
     pub fn get_last_boot_cpu_flags(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_last_boot_CPU_flags", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_last_boot_CPU_flags", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_last_booted_record`, there since miami.
     pub fn get_last_booted_record(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_last_booted_record", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_last_booted_record", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_dynamic_max`, there since rio.
     pub fn get_memory_dynamic_max(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_dynamic_max", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_dynamic_max", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_dynamic_min`, there since rio.
     pub fn get_memory_dynamic_min(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_dynamic_min", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_dynamic_min", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_overhead`, there since rio.
     pub fn get_memory_overhead(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_overhead", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_overhead", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_static_max`, there since rio.
     pub fn get_memory_static_max(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_static_max", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_static_max", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_static_min`, there since rio.
     pub fn get_memory_static_min(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_static_min", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_static_min", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_memory_target`, there since rio. It is deprecated.
     pub fn get_memory_target(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_memory_target", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_memory_target", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_metrics`, there since rio.
     pub fn get_metrics(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::VmMetrics>> {
-        Call::new(self.0, Request::read("VM.get_metrics", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_metrics", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_name_description`, there since rio.
     pub fn get_name_description(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_name_description", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_name_description", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_name_label`, there since rio.
     pub fn get_name_label(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_name_label", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_name_label", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_order`, there since boston.
     pub fn get_order(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_order", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_order", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_other_config`, there since rio.
     pub fn get_other_config(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_other_config", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_other_config", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_parent`, there since midnight-ride.
     pub fn get_parent(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VM.get_parent", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_parent", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_pending_guidances`, there since 1.303.0.
     pub fn get_pending_guidances(&self, vm: &Ref<class::Vm>) -> Call<Vec<enums::UpdateGuidance>> {
-        Call::new(self.0, Request::read("VM.get_pending_guidances", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_pending_guidances", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_pending_guidances_full`, there since 24.10.0. It is not yet promised to stay.
@@ -1323,7 +1323,7 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<Vec<enums::UpdateGuidance>> {
-        Call::new(self.0, Request::read("VM.get_pending_guidances_full", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_pending_guidances_full", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_pending_guidances_recommended`, there since 24.10.0. It is not yet promised to stay.
@@ -1331,12 +1331,12 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<Vec<enums::UpdateGuidance>> {
-        Call::new(self.0, Request::read("VM.get_pending_guidances_recommended", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_pending_guidances_recommended", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_platform`, there since rio.
     pub fn get_platform(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_platform", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_platform", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_possible_hosts`, there since rio.
@@ -1346,42 +1346,42 @@ impl Messages<'_> {
 
     /// Calls `VM.get_power_state`, there since rio.
     pub fn get_power_state(&self, vm: &Ref<class::Vm>) -> Call<enums::VmPowerState> {
-        Call::new(self.0, Request::read("VM.get_power_state", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_power_state", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_protection_policy`, there since cowley. It is deprecated.
     pub fn get_protection_policy(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Vmpp>> {
-        Call::new(self.0, Request::read("VM.get_protection_policy", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_protection_policy", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_recommendations`, there since rio.
     pub fn get_recommendations(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_recommendations", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_recommendations", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_record`, there since rio.
     pub fn get_record(&self, vm: &Ref<class::Vm>) -> Call<super::vm::Record> {
-        Call::new(self.0, Request::read("VM.get_record", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_record", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_reference_label`, there since ely.
     pub fn get_reference_label(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_reference_label", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_reference_label", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_requires_reboot`, there since ely.
     pub fn get_requires_reboot(&self, vm: &Ref<class::Vm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM.get_requires_reboot", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_requires_reboot", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_resident_on`, there since rio.
     pub fn get_resident_on(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("VM.get_resident_on", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_resident_on", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_scheduled_to_be_resident_on`, there since rio.
     pub fn get_scheduled_to_be_resident_on(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Host>> {
-        Call::new(self.0, Request::read("VM.get_scheduled_to_be_resident_on", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_scheduled_to_be_resident_on", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_secureboot_certificates_state`, there since 26.14.0. It is not yet promised to stay.
@@ -1389,7 +1389,7 @@ impl Messages<'_> {
         &self,
         vm: &Ref<class::Vm>,
     ) -> Call<enums::VmSecurebootCertificatesState> {
-        Call::new(self.0, Request::read("VM.get_secureboot_certificates_state", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_secureboot_certificates_state", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_secureboot_readiness`, there since 24.17.0. It is not yet promised to stay.
@@ -1402,82 +1402,82 @@ impl Messages<'_> {
 
     /// Calls `VM.get_shutdown_delay`, there since boston.
     pub fn get_shutdown_delay(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_shutdown_delay", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_shutdown_delay", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshot_info`, there since midnight-ride.
     pub fn get_snapshot_info(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_snapshot_info", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshot_info", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshot_metadata`, there since midnight-ride.
     pub fn get_snapshot_metadata(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_snapshot_metadata", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshot_metadata", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshot_of`, there since orlando.
     pub fn get_snapshot_of(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VM.get_snapshot_of", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshot_of", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshot_schedule`, there since falcon.
     pub fn get_snapshot_schedule(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Vmss>> {
-        Call::new(self.0, Request::read("VM.get_snapshot_schedule", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshot_schedule", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshot_time`, there since orlando.
     pub fn get_snapshot_time(&self, vm: &Ref<class::Vm>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VM.get_snapshot_time", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshot_time", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_snapshots`, there since orlando.
     pub fn get_snapshots(&self, vm: &Ref<class::Vm>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VM.get_snapshots", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_snapshots", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_start_delay`, there since boston.
     pub fn get_start_delay(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_start_delay", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_start_delay", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_suspend_SR`, there since boston.
     pub fn get_suspend_sr(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Sr>> {
-        Call::new(self.0, Request::read("VM.get_suspend_SR", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_suspend_SR", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_suspend_VDI`, there since rio.
     pub fn get_suspend_vdi(&self, vm: &Ref<class::Vm>) -> Call<Ref<class::Vdi>> {
-        Call::new(self.0, Request::read("VM.get_suspend_VDI", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_suspend_VDI", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_tags`, there since orlando.
     pub fn get_tags(&self, vm: &Ref<class::Vm>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("VM.get_tags", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_tags", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_transportable_snapshot_id`, there since orlando.
     pub fn get_transportable_snapshot_id(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_transportable_snapshot_id", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_transportable_snapshot_id", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_user_version`, there since rio.
     pub fn get_user_version(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_user_version", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_user_version", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_uuid`, there since rio.
     pub fn get_uuid(&self, vm: &Ref<class::Vm>) -> Call<String> {
-        Call::new(self.0, Request::read("VM.get_uuid", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_uuid", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_version`, there since boston.
     pub fn get_version(&self, vm: &Ref<class::Vm>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM.get_version", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_version", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.get_xenstore_data`, there since miami.
     pub fn get_xenstore_data(&self, vm: &Ref<class::Vm>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM.get_xenstore_data", vec![vm.to_wire()]))
+        Call::new(self.0, Request::get("VM.get_xenstore_data", vec![vm.to_wire()]))
     }
 
     /// Calls `VM.hard_reboot`, there since rio.

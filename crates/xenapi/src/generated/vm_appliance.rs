@@ -144,7 +144,7 @@ impl Messages<'_> {
 
     /// Calls `VM_appliance.get_VMs`, there since rio.
     pub fn get_vms(&self, vm_appliance: &Ref<class::VmAppliance>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VM_appliance.get_VMs", vec![vm_appliance.to_wire()]))
+        Call::new(self.0, Request::get("VM_appliance.get_VMs", vec![vm_appliance.to_wire()]))
     }
 
     /// Calls `VM_appliance.get_all`, there since boston.
@@ -172,12 +172,12 @@ impl Messages<'_> {
 
     /// Calls `VM_appliance.get_by_name_label`, there since boston.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::VmAppliance>>> {
-        Call::new(self.0, Request::read("VM_appliance.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VM_appliance.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VM_appliance.get_by_uuid`, there since boston.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VmAppliance>> {
-        Call::new(self.0, Request::read("VM_appliance.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VM_appliance.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VM_appliance.get_current_operations`, there since rio.
@@ -187,7 +187,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, enums::VmApplianceOperation>> {
         Call::new(
             self.0,
-            Request::read("VM_appliance.get_current_operations", vec![vm_appliance.to_wire()]),
+            Request::get("VM_appliance.get_current_operations", vec![vm_appliance.to_wire()]),
         )
     }
 
@@ -195,16 +195,13 @@ impl Messages<'_> {
     pub fn get_name_description(&self, vm_appliance: &Ref<class::VmAppliance>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("VM_appliance.get_name_description", vec![vm_appliance.to_wire()]),
+            Request::get("VM_appliance.get_name_description", vec![vm_appliance.to_wire()]),
         )
     }
 
     /// Calls `VM_appliance.get_name_label`, there since rio.
     pub fn get_name_label(&self, vm_appliance: &Ref<class::VmAppliance>) -> Call<String> {
-        Call::new(
-            self.0,
-            Request::read("VM_appliance.get_name_label", vec![vm_appliance.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VM_appliance.get_name_label", vec![vm_appliance.to_wire()]))
     }
 
     /// Calls `VM_appliance.get_record`, there since boston.
@@ -212,12 +209,12 @@ impl Messages<'_> {
         &self,
         vm_appliance: &Ref<class::VmAppliance>,
     ) -> Call<super::vm_appliance::Record> {
-        Call::new(self.0, Request::read("VM_appliance.get_record", vec![vm_appliance.to_wire()]))
+        Call::new(self.0, Request::get("VM_appliance.get_record", vec![vm_appliance.to_wire()]))
     }
 
     /// Calls `VM_appliance.get_uuid`, there since rio.
     pub fn get_uuid(&self, vm_appliance: &Ref<class::VmAppliance>) -> Call<String> {
-        Call::new(self.0, Request::read("VM_appliance.get_uuid", vec![vm_appliance.to_wire()]))
+        Call::new(self.0, Request::get("VM_appliance.get_uuid", vec![vm_appliance.to_wire()]))
     }
 
     /// Calls `VM_appliance.hard_shutdown`, there since boston.

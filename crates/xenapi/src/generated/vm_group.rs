@@ -91,7 +91,7 @@ impl Messages<'_> {
 
     /// Calls `VM_group.get_VMs`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_vms(&self, vm_group: &Ref<class::VmGroup>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VM_group.get_VMs", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_VMs", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.get_all`, there since 24.19.1. It is not yet promised to stay.
@@ -106,37 +106,37 @@ impl Messages<'_> {
 
     /// Calls `VM_group.get_by_name_label`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::VmGroup>>> {
-        Call::new(self.0, Request::read("VM_group.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VM_group.get_by_uuid`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VmGroup>> {
-        Call::new(self.0, Request::read("VM_group.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VM_group.get_name_description`, there since rio.
     pub fn get_name_description(&self, vm_group: &Ref<class::VmGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("VM_group.get_name_description", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_name_description", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.get_name_label`, there since rio.
     pub fn get_name_label(&self, vm_group: &Ref<class::VmGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("VM_group.get_name_label", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_name_label", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.get_placement`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_placement(&self, vm_group: &Ref<class::VmGroup>) -> Call<enums::PlacementPolicy> {
-        Call::new(self.0, Request::read("VM_group.get_placement", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_placement", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.get_record`, there since 24.19.1. It is not yet promised to stay.
     pub fn get_record(&self, vm_group: &Ref<class::VmGroup>) -> Call<super::vm_group::Record> {
-        Call::new(self.0, Request::read("VM_group.get_record", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_record", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.get_uuid`, there since rio.
     pub fn get_uuid(&self, vm_group: &Ref<class::VmGroup>) -> Call<String> {
-        Call::new(self.0, Request::read("VM_group.get_uuid", vec![vm_group.to_wire()]))
+        Call::new(self.0, Request::get("VM_group.get_uuid", vec![vm_group.to_wire()]))
     }
 
     /// Calls `VM_group.set_name_description`, there since rio.

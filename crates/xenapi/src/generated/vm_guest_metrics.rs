@@ -171,7 +171,7 @@ impl Messages<'_> {
     ) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read(
+            Request::get(
                 "VM_guest_metrics.get_PV_drivers_detected",
                 vec![vm_guest_metrics.to_wire()],
             ),
@@ -185,7 +185,7 @@ impl Messages<'_> {
     ) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read(
+            Request::get(
                 "VM_guest_metrics.get_PV_drivers_up_to_date",
                 vec![vm_guest_metrics.to_wire()],
             ),
@@ -199,7 +199,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read(
+            Request::get(
                 "VM_guest_metrics.get_PV_drivers_version",
                 vec![vm_guest_metrics.to_wire()],
             ),
@@ -220,7 +220,7 @@ impl Messages<'_> {
 
     /// Calls `VM_guest_metrics.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VmGuestMetrics>> {
-        Call::new(self.0, Request::read("VM_guest_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VM_guest_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VM_guest_metrics.get_can_use_hotplug_vbd`, there since dundee.
@@ -230,7 +230,7 @@ impl Messages<'_> {
     ) -> Call<enums::TristateType> {
         Call::new(
             self.0,
-            Request::read(
+            Request::get(
                 "VM_guest_metrics.get_can_use_hotplug_vbd",
                 vec![vm_guest_metrics.to_wire()],
             ),
@@ -244,7 +244,7 @@ impl Messages<'_> {
     ) -> Call<enums::TristateType> {
         Call::new(
             self.0,
-            Request::read(
+            Request::get(
                 "VM_guest_metrics.get_can_use_hotplug_vif",
                 vec![vm_guest_metrics.to_wire()],
             ),
@@ -258,7 +258,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_disks", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_disks", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -269,7 +269,7 @@ impl Messages<'_> {
     ) -> Call<Timestamp> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_last_updated", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_last_updated", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -277,7 +277,7 @@ impl Messages<'_> {
     pub fn get_live(&self, vm_guest_metrics: &Ref<class::VmGuestMetrics>) -> Call<bool> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_live", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_live", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -288,7 +288,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_memory", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_memory", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -299,7 +299,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_netbios_name", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_netbios_name", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -310,7 +310,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_networks", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_networks", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -321,7 +321,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_os_version", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_os_version", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -332,7 +332,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_other", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_other", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -343,7 +343,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_other_config", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_other_config", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -354,7 +354,7 @@ impl Messages<'_> {
     ) -> Call<super::vm_guest_metrics::Record> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_record", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_record", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -365,7 +365,7 @@ impl Messages<'_> {
     ) -> Call<Map<String, String>> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_services", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_services", vec![vm_guest_metrics.to_wire()]),
         )
     }
 
@@ -373,7 +373,7 @@ impl Messages<'_> {
     pub fn get_uuid(&self, vm_guest_metrics: &Ref<class::VmGuestMetrics>) -> Call<String> {
         Call::new(
             self.0,
-            Request::read("VM_guest_metrics.get_uuid", vec![vm_guest_metrics.to_wire()]),
+            Request::get("VM_guest_metrics.get_uuid", vec![vm_guest_metrics.to_wire()]),
         )
     }
 

@@ -184,7 +184,7 @@ impl Messages<'_> {
 
     /// Calls `VM_metrics.get_VCPUs_CPU`, there since rio.
     pub fn get_vcpus_cpu(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Map<i64, i64>> {
-        Call::new(self.0, Request::read("VM_metrics.get_VCPUs_CPU", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_VCPUs_CPU", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_VCPUs_flags`, there since rio.
@@ -192,12 +192,12 @@ impl Messages<'_> {
         &self,
         vm_metrics: &Ref<class::VmMetrics>,
     ) -> Call<Map<i64, Vec<String>>> {
-        Call::new(self.0, Request::read("VM_metrics.get_VCPUs_flags", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_VCPUs_flags", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_VCPUs_number`, there since rio.
     pub fn get_vcpus_number(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM_metrics.get_VCPUs_number", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_VCPUs_number", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_VCPUs_params`, there since rio.
@@ -205,14 +205,14 @@ impl Messages<'_> {
         &self,
         vm_metrics: &Ref<class::VmMetrics>,
     ) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM_metrics.get_VCPUs_params", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_VCPUs_params", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_VCPUs_utilisation`, there since rio. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_vcpus_utilisation(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Map<i64, f64>> {
         Call::new(
             self.0,
-            Request::read("VM_metrics.get_VCPUs_utilisation", vec![vm_metrics.to_wire()]),
+            Request::get("VM_metrics.get_VCPUs_utilisation", vec![vm_metrics.to_wire()]),
         )
     }
 
@@ -228,7 +228,7 @@ impl Messages<'_> {
 
     /// Calls `VM_metrics.get_by_uuid`, there since rio.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::VmMetrics>> {
-        Call::new(self.0, Request::read("VM_metrics.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_current_domain_type`, there since jura.
@@ -238,59 +238,56 @@ impl Messages<'_> {
     ) -> Call<enums::DomainType> {
         Call::new(
             self.0,
-            Request::read("VM_metrics.get_current_domain_type", vec![vm_metrics.to_wire()]),
+            Request::get("VM_metrics.get_current_domain_type", vec![vm_metrics.to_wire()]),
         )
     }
 
     /// Calls `VM_metrics.get_hvm`, there since ely.
     pub fn get_hvm(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM_metrics.get_hvm", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_hvm", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_install_time`, there since rio.
     pub fn get_install_time(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VM_metrics.get_install_time", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_install_time", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_last_updated`, there since rio.
     pub fn get_last_updated(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VM_metrics.get_last_updated", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_last_updated", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_memory_actual`, there since rio.
     pub fn get_memory_actual(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM_metrics.get_memory_actual", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_memory_actual", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_nested_virt`, there since ely.
     pub fn get_nested_virt(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM_metrics.get_nested_virt", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_nested_virt", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_nomigrate`, there since ely.
     pub fn get_nomigrate(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<bool> {
-        Call::new(self.0, Request::read("VM_metrics.get_nomigrate", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_nomigrate", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_numa_node_memory`, there since 26.2.0. It is not yet promised to stay.
     pub fn get_numa_node_memory(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Map<i64, i64>> {
         Call::new(
             self.0,
-            Request::read("VM_metrics.get_numa_node_memory", vec![vm_metrics.to_wire()]),
+            Request::get("VM_metrics.get_numa_node_memory", vec![vm_metrics.to_wire()]),
         )
     }
 
     /// Calls `VM_metrics.get_numa_nodes`, there since 26.2.0. It is not yet promised to stay.
     pub fn get_numa_nodes(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<i64> {
-        Call::new(self.0, Request::read("VM_metrics.get_numa_nodes", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_numa_nodes", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_numa_optimised`, there since 26.2.0. It is not yet promised to stay.
     pub fn get_numa_optimised(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<bool> {
-        Call::new(
-            self.0,
-            Request::read("VM_metrics.get_numa_optimised", vec![vm_metrics.to_wire()]),
-        )
+        Call::new(self.0, Request::get("VM_metrics.get_numa_optimised", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_other_config`, there since orlando.
@@ -298,7 +295,7 @@ impl Messages<'_> {
         &self,
         vm_metrics: &Ref<class::VmMetrics>,
     ) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VM_metrics.get_other_config", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_other_config", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_record`, there since rio.
@@ -306,22 +303,22 @@ impl Messages<'_> {
         &self,
         vm_metrics: &Ref<class::VmMetrics>,
     ) -> Call<super::vm_metrics::Record> {
-        Call::new(self.0, Request::read("VM_metrics.get_record", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_record", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_start_time`, there since rio.
     pub fn get_start_time(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VM_metrics.get_start_time", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_start_time", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_state`, there since rio.
     pub fn get_state(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("VM_metrics.get_state", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_state", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.get_uuid`, there since rio.
     pub fn get_uuid(&self, vm_metrics: &Ref<class::VmMetrics>) -> Call<String> {
-        Call::new(self.0, Request::read("VM_metrics.get_uuid", vec![vm_metrics.to_wire()]))
+        Call::new(self.0, Request::get("VM_metrics.get_uuid", vec![vm_metrics.to_wire()]))
     }
 
     /// Calls `VM_metrics.remove_from_other_config`, there since orlando.

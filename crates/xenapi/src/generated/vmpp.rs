@@ -250,12 +250,12 @@ impl Messages<'_> {
 
     /// Calls `VMPP.get_VMs`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_vms(&self, vmpp: &Ref<class::Vmpp>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VMPP.get_VMs", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_VMs", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_alarm_config`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_alarm_config(&self, vmpp: &Ref<class::Vmpp>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VMPP.get_alarm_config", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_alarm_config", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_alerts`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -281,22 +281,22 @@ impl Messages<'_> {
         &self,
         vmpp: &Ref<class::Vmpp>,
     ) -> Call<enums::VmppArchiveFrequency> {
-        Call::new(self.0, Request::read("VMPP.get_archive_frequency", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_archive_frequency", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_archive_last_run_time`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_archive_last_run_time(&self, vmpp: &Ref<class::Vmpp>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VMPP.get_archive_last_run_time", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_archive_last_run_time", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_archive_schedule`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_archive_schedule(&self, vmpp: &Ref<class::Vmpp>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VMPP.get_archive_schedule", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_archive_schedule", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_archive_target_config`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_archive_target_config(&self, vmpp: &Ref<class::Vmpp>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VMPP.get_archive_target_config", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_archive_target_config", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_archive_target_type`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -304,7 +304,7 @@ impl Messages<'_> {
         &self,
         vmpp: &Ref<class::Vmpp>,
     ) -> Call<enums::VmppArchiveTargetType> {
-        Call::new(self.0, Request::read("VMPP.get_archive_target_type", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_archive_target_type", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_backup_frequency`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
@@ -312,82 +312,82 @@ impl Messages<'_> {
         &self,
         vmpp: &Ref<class::Vmpp>,
     ) -> Call<enums::VmppBackupFrequency> {
-        Call::new(self.0, Request::read("VMPP.get_backup_frequency", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_backup_frequency", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_backup_last_run_time`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_backup_last_run_time(&self, vmpp: &Ref<class::Vmpp>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VMPP.get_backup_last_run_time", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_backup_last_run_time", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_backup_retention_value`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_backup_retention_value(&self, vmpp: &Ref<class::Vmpp>) -> Call<i64> {
-        Call::new(self.0, Request::read("VMPP.get_backup_retention_value", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_backup_retention_value", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_backup_schedule`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_backup_schedule(&self, vmpp: &Ref<class::Vmpp>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VMPP.get_backup_schedule", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_backup_schedule", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_backup_type`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_backup_type(&self, vmpp: &Ref<class::Vmpp>) -> Call<enums::VmppBackupType> {
-        Call::new(self.0, Request::read("VMPP.get_backup_type", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_backup_type", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_by_name_label`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Vmpp>>> {
-        Call::new(self.0, Request::read("VMPP.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VMPP.get_by_uuid`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vmpp>> {
-        Call::new(self.0, Request::read("VMPP.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VMPP.get_is_alarm_enabled`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_is_alarm_enabled(&self, vmpp: &Ref<class::Vmpp>) -> Call<bool> {
-        Call::new(self.0, Request::read("VMPP.get_is_alarm_enabled", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_is_alarm_enabled", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_is_archive_running`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_is_archive_running(&self, vmpp: &Ref<class::Vmpp>) -> Call<bool> {
-        Call::new(self.0, Request::read("VMPP.get_is_archive_running", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_is_archive_running", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_is_backup_running`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_is_backup_running(&self, vmpp: &Ref<class::Vmpp>) -> Call<bool> {
-        Call::new(self.0, Request::read("VMPP.get_is_backup_running", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_is_backup_running", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_is_policy_enabled`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_is_policy_enabled(&self, vmpp: &Ref<class::Vmpp>) -> Call<bool> {
-        Call::new(self.0, Request::read("VMPP.get_is_policy_enabled", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_is_policy_enabled", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_name_description`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_name_description(&self, vmpp: &Ref<class::Vmpp>) -> Call<String> {
-        Call::new(self.0, Request::read("VMPP.get_name_description", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_name_description", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_name_label`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_name_label(&self, vmpp: &Ref<class::Vmpp>) -> Call<String> {
-        Call::new(self.0, Request::read("VMPP.get_name_label", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_name_label", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_recent_alerts`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_recent_alerts(&self, vmpp: &Ref<class::Vmpp>) -> Call<Vec<String>> {
-        Call::new(self.0, Request::read("VMPP.get_recent_alerts", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_recent_alerts", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_record`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_record(&self, vmpp: &Ref<class::Vmpp>) -> Call<super::vmpp::Record> {
-        Call::new(self.0, Request::read("VMPP.get_record", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_record", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.get_uuid`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.
     pub fn get_uuid(&self, vmpp: &Ref<class::Vmpp>) -> Call<String> {
-        Call::new(self.0, Request::read("VMPP.get_uuid", vec![vmpp.to_wire()]))
+        Call::new(self.0, Request::get("VMPP.get_uuid", vec![vmpp.to_wire()]))
     }
 
     /// Calls `VMPP.protect_now`, there since cowley. It was removed: servers answer `MESSAGE_REMOVED`.

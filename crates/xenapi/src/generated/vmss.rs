@@ -137,7 +137,7 @@ impl Messages<'_> {
 
     /// Calls `VMSS.get_VMs`, there since rio.
     pub fn get_vms(&self, vmss: &Ref<class::Vmss>) -> Call<Vec<Ref<class::Vm>>> {
-        Call::new(self.0, Request::read("VMSS.get_VMs", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_VMs", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_all`, there since falcon.
@@ -152,62 +152,62 @@ impl Messages<'_> {
 
     /// Calls `VMSS.get_by_name_label`, there since falcon.
     pub fn get_by_name_label(&self, label: &str) -> Call<Vec<Ref<class::Vmss>>> {
-        Call::new(self.0, Request::read("VMSS.get_by_name_label", vec![label.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_by_name_label", vec![label.to_wire()]))
     }
 
     /// Calls `VMSS.get_by_uuid`, there since falcon.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vmss>> {
-        Call::new(self.0, Request::read("VMSS.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VMSS.get_enabled`, there since rio.
     pub fn get_enabled(&self, vmss: &Ref<class::Vmss>) -> Call<bool> {
-        Call::new(self.0, Request::read("VMSS.get_enabled", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_enabled", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_frequency`, there since rio.
     pub fn get_frequency(&self, vmss: &Ref<class::Vmss>) -> Call<enums::VmssFrequency> {
-        Call::new(self.0, Request::read("VMSS.get_frequency", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_frequency", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_last_run_time`, there since rio.
     pub fn get_last_run_time(&self, vmss: &Ref<class::Vmss>) -> Call<Timestamp> {
-        Call::new(self.0, Request::read("VMSS.get_last_run_time", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_last_run_time", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_name_description`, there since rio.
     pub fn get_name_description(&self, vmss: &Ref<class::Vmss>) -> Call<String> {
-        Call::new(self.0, Request::read("VMSS.get_name_description", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_name_description", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_name_label`, there since rio.
     pub fn get_name_label(&self, vmss: &Ref<class::Vmss>) -> Call<String> {
-        Call::new(self.0, Request::read("VMSS.get_name_label", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_name_label", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_record`, there since falcon.
     pub fn get_record(&self, vmss: &Ref<class::Vmss>) -> Call<super::vmss::Record> {
-        Call::new(self.0, Request::read("VMSS.get_record", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_record", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_retained_snapshots`, there since rio.
     pub fn get_retained_snapshots(&self, vmss: &Ref<class::Vmss>) -> Call<i64> {
-        Call::new(self.0, Request::read("VMSS.get_retained_snapshots", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_retained_snapshots", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_schedule`, there since rio.
     pub fn get_schedule(&self, vmss: &Ref<class::Vmss>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VMSS.get_schedule", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_schedule", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_type`, there since rio.
     pub fn get_type(&self, vmss: &Ref<class::Vmss>) -> Call<enums::VmssType> {
-        Call::new(self.0, Request::read("VMSS.get_type", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_type", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.get_uuid`, there since rio.
     pub fn get_uuid(&self, vmss: &Ref<class::Vmss>) -> Call<String> {
-        Call::new(self.0, Request::read("VMSS.get_uuid", vec![vmss.to_wire()]))
+        Call::new(self.0, Request::get("VMSS.get_uuid", vec![vmss.to_wire()]))
     }
 
     /// Calls `VMSS.remove_from_schedule`, there since falcon.

@@ -115,7 +115,7 @@ impl Messages<'_> {
 
     /// Calls `VTPM.get_VM`, there since rio.
     pub fn get_vm(&self, vtpm: &Ref<class::Vtpm>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VTPM.get_VM", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_VM", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_all`, there since 22.26.0. It is not yet promised to stay.
@@ -138,12 +138,12 @@ impl Messages<'_> {
 
     /// Calls `VTPM.get_backend`, there since rio.
     pub fn get_backend(&self, vtpm: &Ref<class::Vtpm>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VTPM.get_backend", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_backend", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_by_uuid`, there since 22.26.0. It is not yet promised to stay.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vtpm>> {
-        Call::new(self.0, Request::read("VTPM.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VTPM.get_current_operations`, there since rio.
@@ -151,17 +151,17 @@ impl Messages<'_> {
         &self,
         vtpm: &Ref<class::Vtpm>,
     ) -> Call<Map<String, enums::VtpmOperation>> {
-        Call::new(self.0, Request::read("VTPM.get_current_operations", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_current_operations", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_is_protected`, there since 22.26.0. It is not yet promised to stay.
     pub fn get_is_protected(&self, vtpm: &Ref<class::Vtpm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VTPM.get_is_protected", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_is_protected", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_is_unique`, there since 22.26.0. It is not yet promised to stay.
     pub fn get_is_unique(&self, vtpm: &Ref<class::Vtpm>) -> Call<bool> {
-        Call::new(self.0, Request::read("VTPM.get_is_unique", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_is_unique", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_persistence_backend`, there since 22.26.0. It is not yet promised to stay.
@@ -169,16 +169,16 @@ impl Messages<'_> {
         &self,
         vtpm: &Ref<class::Vtpm>,
     ) -> Call<enums::PersistenceBackend> {
-        Call::new(self.0, Request::read("VTPM.get_persistence_backend", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_persistence_backend", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_record`, there since 22.26.0. It is not yet promised to stay.
     pub fn get_record(&self, vtpm: &Ref<class::Vtpm>) -> Call<super::vtpm::Record> {
-        Call::new(self.0, Request::read("VTPM.get_record", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_record", vec![vtpm.to_wire()]))
     }
 
     /// Calls `VTPM.get_uuid`, there since rio.
     pub fn get_uuid(&self, vtpm: &Ref<class::Vtpm>) -> Call<String> {
-        Call::new(self.0, Request::read("VTPM.get_uuid", vec![vtpm.to_wire()]))
+        Call::new(self.0, Request::get("VTPM.get_uuid", vec![vtpm.to_wire()]))
     }
 }

@@ -134,12 +134,12 @@ impl Messages<'_> {
 
     /// Calls `VUSB.get_USB_group`, there since inverness.
     pub fn get_usb_group(&self, vusb: &Ref<class::Vusb>) -> Call<Ref<class::UsbGroup>> {
-        Call::new(self.0, Request::read("VUSB.get_USB_group", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_USB_group", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_VM`, there since inverness.
     pub fn get_vm(&self, vusb: &Ref<class::Vusb>) -> Call<Ref<class::Vm>> {
-        Call::new(self.0, Request::read("VUSB.get_VM", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_VM", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_all`, there since inverness.
@@ -162,7 +162,7 @@ impl Messages<'_> {
 
     /// Calls `VUSB.get_by_uuid`, there since inverness.
     pub fn get_by_uuid(&self, uuid: &str) -> Call<Ref<class::Vusb>> {
-        Call::new(self.0, Request::read("VUSB.get_by_uuid", vec![uuid.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_by_uuid", vec![uuid.to_wire()]))
     }
 
     /// Calls `VUSB.get_current_operations`, there since rio.
@@ -170,27 +170,27 @@ impl Messages<'_> {
         &self,
         vusb: &Ref<class::Vusb>,
     ) -> Call<Map<String, enums::VusbOperation>> {
-        Call::new(self.0, Request::read("VUSB.get_current_operations", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_current_operations", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_currently_attached`, there since rio.
     pub fn get_currently_attached(&self, vusb: &Ref<class::Vusb>) -> Call<bool> {
-        Call::new(self.0, Request::read("VUSB.get_currently_attached", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_currently_attached", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_other_config`, there since inverness.
     pub fn get_other_config(&self, vusb: &Ref<class::Vusb>) -> Call<Map<String, String>> {
-        Call::new(self.0, Request::read("VUSB.get_other_config", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_other_config", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_record`, there since inverness.
     pub fn get_record(&self, vusb: &Ref<class::Vusb>) -> Call<super::vusb::Record> {
-        Call::new(self.0, Request::read("VUSB.get_record", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_record", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.get_uuid`, there since inverness.
     pub fn get_uuid(&self, vusb: &Ref<class::Vusb>) -> Call<String> {
-        Call::new(self.0, Request::read("VUSB.get_uuid", vec![vusb.to_wire()]))
+        Call::new(self.0, Request::get("VUSB.get_uuid", vec![vusb.to_wire()]))
     }
 
     /// Calls `VUSB.remove_from_other_config`, there since inverness.

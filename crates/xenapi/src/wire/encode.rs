@@ -117,7 +117,7 @@ fn json(request: &Request, session: Option<&str>, start: &str) -> Vec<u8> {
         }
         write(&mut body, value);
     }
-    // One request at a time on a connection: the answer needs no number to be told by.
+    // Answers come in the order of their requests: none needs a number to be told by.
     body.extend_from_slice(b"],\"id\":1}");
     body
 }

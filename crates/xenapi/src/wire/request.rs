@@ -4,6 +4,18 @@ use std::borrow::Cow;
 
 use super::Value;
 
+/// What a message does, as far as it matters for how it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It may change something, and is sent once.
+    Write,
+    /// It changes nothing, and may be sent again when its answer was lost.
+    Read,
+    /// It changes nothing and is answered at once with little, so that others can wait behind it: it may
+    /// share a connection too.
+    Get,
+}
+
 /// A message with its parameters, not yet sent and not yet bound to a wire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -13,8 +25,8 @@ pub struct Request {
     pub params: Vec<Value>,
     /// Whether the session comes before the parameters.
     pub session: bool,
-    /// Whether it changes nothing, so that it may be sent again when its answer was lost.
-    pub repeatable: bool,
+    /// What it does to the server, and so what may be done with it.
+    pub effect: Effect,
     /// Whether it is to start a task instead of being waited for.
     pub task: bool,
 }
@@ -22,12 +34,21 @@ pub struct Request {
 impl Request {
     /// A message that may change something.
     pub fn write(method: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Self {
-        Self { method: method.into(), params, session: true, repeatable: false, task: false }
+        let (session, effect, task) = (true, Effect::Write, false);
+        Self { method: method.into(), params, session, effect, task }
     }
 
     /// A message that changes nothing, and may be repeated.
     pub fn read(method: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Self {
-        Self { repeatable: true, ..Self::write(method, params) }
+        Self { effect: Effect::Read, ..Self::write(method, params) }
+    }
+
+    /// A message that reads a field or the record of one object, or finds objects by what names them.
+    ///
+    /// It may share a connection with others of its kind, and then wait until those before it were
+    /// answered: this is nothing for what takes its time or has a large answer.
+    pub fn get(method: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Self {
+        Self { effect: Effect::Get, ..Self::write(method, params) }
     }
 
     /// This message as one that takes no session.
@@ -39,7 +60,7 @@ impl Request {
     /// This message as one that starts a task and answers with the reference of it.
     #[must_use]
     pub fn as_task(self) -> Self {
-        Self { task: true, repeatable: false, ..self }
+        Self { task: true, effect: Effect::Write, ..self }
     }
 
     /// The name as it is sent: `Async.VM.start`.
@@ -100,6 +121,13 @@ pub(crate) fn with_optional(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_is_neither_repeated_nor_waited_behind() {
+        let question = Request::get("VM.get_name_label", vec![]);
+        assert_eq!(question.effect, Effect::Get);
+        assert_eq!(question.as_task().effect, Effect::Write);
+    }
 
     #[test]
     fn optional_parameters_are_cut_from_the_right_only() {

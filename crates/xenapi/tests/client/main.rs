@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers are parts of tests")]
 
 mod events;
+mod lanes;
 mod mirror;
 mod pool;
 mod sessions;
