@@ -3,11 +3,14 @@
 //! This is written by hand, since the real server does what HTTP libraries rule out: it answers an
 //! upload before it reads it, and refuses chunked requests; and since faults cut answers anywhere.
 
+mod link;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::ApiError;
 use crate::faults::Fault;
@@ -15,6 +18,7 @@ use crate::inner::Inner;
 use crate::value::Value;
 use crate::wire::{Counter, Malformed, Pieces, Request, Wire, json, xml};
 use crate::{control, dispatch, routes};
+use link::Link;
 
 /// The largest body of a call.
 const BODY: usize = 300 * 1024;
@@ -93,68 +97,69 @@ pub(crate) async fn serve(inner: Arc<Inner>, host: usize, stream: impl Stream) {
     }
 }
 
-async fn converse(inner: &Arc<Inner>, host: usize, mut stream: Box<dyn Stream>) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(4096);
+async fn converse(inner: &Arc<Inner>, host: usize, stream: Box<dyn Stream>) -> io::Result<()> {
+    let mut link = Link::new(stream);
     loop {
-        let Some(head) = read_head(&mut stream, &mut buffer).await? else { return Ok(()) };
+        let Some(head) = read_head(&mut link).await? else { return Ok(()) };
         if let Some(handler) = routes::find(&head.method, &head.path) {
             let inner = inner.clone();
-            return handler(Exchange { inner, host, head, early: buffer, stream }).await;
+            let (stream, early) = link.into_parts().await?;
+            return handler(Exchange { inner, host, head, early, stream }).await;
         }
         let keep = head.keeps_alive();
         let answer = match head.method.as_str() {
             "POST" | "DELETE" | "GET" | "PUT" if head.path.starts_with("/_sim") => {
-                let Some(body) = read_body(&head, &mut stream, &mut buffer).await? else {
-                    return Ok(());
-                };
-                control::answer(inner, &head, &body).await
+                let Some(body) = read_body(&head, &mut link).await? else { return Ok(()) };
+                let answer = control::answer(inner, &head, &body);
+                link.beside(answer, false).await?
             }
             "POST" => {
-                let Some(body) = read_body(&head, &mut stream, &mut buffer).await? else {
-                    return Ok(());
-                };
-                match rpc(inner, host, &head, &body).await {
-                    Some(answer) => answer,
-                    None => return Ok(()),
-                }
+                let Some(body) = read_body(&head, &mut link).await? else { return Ok(()) };
+                rpc(inner, host, &head, &body, &mut link).await?
             }
-            "OPTIONS" => options(),
+            "OPTIONS" => Some(options()),
             "GET" | "HEAD" if head.path == "/" => {
-                Answer::html(404, "Not Found", "There is no page here.")
+                Some(Answer::html(404, "Not Found", "There is no page here."))
             }
             "GET" | "HEAD" | "PUT" | "CONNECT" => {
-                Answer::html(403, "Forbidden", "There is no handler.")
+                Some(Answer::html(403, "Forbidden", "There is no handler."))
             }
-            _ => Answer::html(501, "Method Not Implemented", "The verb is not known."),
+            _ => Some(Answer::html(501, "Method Not Implemented", "The verb is not known.")),
         };
+        // Those before it were answered, whatever becomes of this one.
+        let Some(answer) = answer else { return link.flush().await };
         let cut = answer.cut;
         let keep = keep && answer.keep && head.method != "CONNECT";
-        let bytes = answer.bytes(keep, head.modern);
-        stream.write_all(&bytes[..cut.unwrap_or(bytes.len()).min(bytes.len())]).await?;
+        let write = |out: &mut Vec<u8>| {
+            let start = out.len();
+            answer.write(out, keep, head.modern);
+            out.truncate(cut.map_or(out.len(), |cut| start.saturating_add(cut)));
+        };
+        link.send(write).await?;
         if let Some(large) = answer.large {
-            large.send(&mut stream).await?;
+            large.send(&mut link).await?;
         }
-        stream.flush().await?;
         if !keep || cut.is_some() {
-            return stream.shutdown().await;
+            return link.shut().await;
         }
     }
 }
 
 /// Reads up to the end of the headers; nothing when the client is done.
-async fn read_head(stream: &mut Box<dyn Stream>, buffer: &mut Vec<u8>) -> io::Result<Option<Head>> {
+async fn read_head(link: &mut Link) -> io::Result<Option<Head>> {
     loop {
-        if let Some((head, length)) = parse_head(buffer)? {
-            buffer.drain(..length);
+        if let Some((head, length)) = parse_head(&link.read)? {
+            link.read.advance(length);
             return Ok(Some(head));
         }
-        if buffer.len() > HEAD {
+        if link.read.len() > HEAD {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the headers are too long"));
         }
-        match tokio::time::timeout(IDLE, stream.read_buf(buffer)).await {
-            Ok(Ok(0)) | Err(_) => return Ok(None),
-            Ok(read) => read?,
-        };
+        match tokio::time::timeout(IDLE, link.more()).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) | Err(_) => return Ok(None),
+            Ok(Err(error)) => return Err(error),
+        }
     }
 }
 
@@ -187,45 +192,54 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
 }
 
 /// Reads a call's body; a request that cannot have one is answered here.
-async fn read_body(
-    head: &Head,
-    stream: &mut Box<dyn Stream>,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<Vec<u8>>> {
+async fn read_body(head: &Head, link: &mut Link) -> io::Result<Option<BytesMut>> {
     let length = head.length();
     let refusal = match length {
         _ if head.is_chunked() => Some("a Content-Length is required: chunked bodies are not read"),
-        None if head.method == "GET" || head.method == "DELETE" => return Ok(Some(Vec::new())),
+        None if head.method == "GET" || head.method == "DELETE" => {
+            return Ok(Some(BytesMut::new()));
+        }
         None => Some("a Content-Length is required"),
         Some(length) if length > BODY => Some("the body is longer than 300 KiB"),
         Some(_) => None,
     };
     if let Some(reason) = refusal {
         let answer = Answer::html(500, "Internal Error", reason);
-        stream.write_all(&answer.bytes(false, true)).await?;
-        stream.shutdown().await?;
+        link.send(|out| answer.write(out, false, true)).await?;
+        link.shut().await?;
         return Ok(None);
     }
     let length = length.unwrap_or_default();
     if head.header("expect").is_some_and(|it| it.eq_ignore_ascii_case("100-continue")) {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        link.send(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n")).await?;
     }
-    while buffer.len() < length {
-        if stream.read_buf(buffer).await? == 0 {
+    while link.read.len() < length {
+        if !link.more().await? {
             return Ok(None);
         }
     }
-    let rest = buffer.split_off(length);
-    Ok(Some(std::mem::replace(buffer, rest)))
+    Ok(Some(link.read.split_to(length)))
 }
 
 /// Answers a call; nothing when a fault cuts the connection.
-async fn rpc(inner: &Arc<Inner>, host: usize, head: &Head, body: &[u8]) -> Option<Answer> {
+async fn rpc(
+    inner: &Arc<Inner>,
+    host: usize,
+    head: &Head,
+    body: &[u8],
+    link: &mut Link,
+) -> io::Result<Option<Answer>> {
     let request = if head.path == "/jsonrpc" { json::decode(body) } else { xml::decode(body) };
     let request = match request {
         Ok(request) => request,
-        Err(Malformed(reason)) => return Some(Answer::html(500, "Internal Error", &reason)),
+        Err(Malformed(reason)) => return Ok(Some(Answer::html(500, "Internal Error", &reason))),
     };
+    let answer = link.beside(answer(inner, host, request), false).await?;
+    Ok(answer.flatten())
+}
+
+/// Answers a call; nothing when a fault cuts the connection.
+async fn answer(inner: &Arc<Inner>, host: usize, request: Request) -> Option<Answer> {
     let Request { method, params, wire } = request;
     let faults = inner.faults.strike(method.strip_prefix("Async.").unwrap_or(&method));
     for fault in &faults {
@@ -322,7 +336,7 @@ impl Large {
         Self { length: counted.await.unwrap_or_default(), wire, outcome }
     }
 
-    async fn send(self, stream: &mut Box<dyn Stream>) -> io::Result<()> {
+    async fn send(self, link: &mut Link) -> io::Result<()> {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
         let writer = tokio::task::spawn_blocking(move || {
             let mut pieces = Pieces::new(sender);
@@ -330,7 +344,7 @@ impl Large {
             pieces.finish();
         });
         while let Some(piece) = receiver.recv().await {
-            stream.write_all(&piece).await?;
+            link.pass(&piece).await?;
         }
         writer.await.map_err(io::Error::other)
     }
@@ -386,20 +400,34 @@ impl Answer {
 
     /// The answer as it is sent.
     pub(crate) fn bytes(&self, keep: bool, modern: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(256 + self.body.len());
+        self.write(&mut bytes, keep, modern);
+        bytes
+    }
+
+    fn write(&self, out: &mut Vec<u8>, keep: bool, modern: bool) {
         let version = if modern { "1.1" } else { "1.0" };
-        let mut head = format!("HTTP/{version} {} {}\r\n", self.status, self.reason);
+        let status = itoa::Buffer::new().format(self.status).to_owned();
+        let mut add = |parts: &[&str]| {
+            for part in parts {
+                out.extend_from_slice(part.as_bytes());
+            }
+        };
+        add(&["HTTP/", version, " ", &status, " ", self.reason, "\r\n"]);
         for (name, value) in &self.headers {
-            head.push_str(name);
-            head.push_str(": ");
-            head.push_str(value);
-            head.push_str("\r\n");
+            add(&[name, ": ", value, "\r\n"]);
         }
         let connection = if keep { "keep-alive" } else { "close" };
         let length = self.large.as_ref().map_or(self.body.len(), |large| large.length);
-        head = format!("{head}Connection: {connection}\r\ncontent-length: {length}\r\n\r\n");
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(&self.body);
-        bytes
+        let mut digits = itoa::Buffer::new();
+        add(&[
+            "Connection: ",
+            connection,
+            "\r\ncontent-length: ",
+            digits.format(length),
+            "\r\n\r\n",
+        ]);
+        out.extend_from_slice(&self.body);
     }
 }
 

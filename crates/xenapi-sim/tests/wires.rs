@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::json;
-use support::{Client, pool, post, raw};
+use support::{Client, LIMIT, address, pool, post, raw};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 fn xml_call(method: &str, params: &[&str]) -> Vec<u8> {
@@ -212,4 +215,34 @@ async fn tls_shows_the_certificate_that_the_pool_tells() {
     let elsewhere = "192.0.2.1:80".parse().unwrap();
     let refused = xenapi_sim::Pool::builder().http().listen(elsewhere).start().await;
     assert!(matches!(refused, Err(xenapi_sim::StartError::NotLoopback { .. })));
+}
+
+#[tokio::test]
+async fn requests_that_come_before_the_answers_are_answered_in_their_order() {
+    let pool = pool().await;
+    let client = Client::login(&pool).await;
+    let call = |id: usize, method: &str, params: serde_json::Value| {
+        let body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id});
+        post("/jsonrpc", &body.to_string())
+    };
+    pool.set_latency("VM.clone", Duration::from_millis(50));
+    let template = client.ok("VM.get_by_name_label", json!(["Debian 12 (cloud-init)"])).await;
+    let mut requests = Vec::new();
+    for id in 0..40 {
+        // Some take their time, and none overtakes them.
+        requests.extend(if id % 10 == 5 {
+            call(id, "VM.clone", json!([client.session, template[0], "copy"]))
+        } else {
+            call(id, "VM.get_name_label", json!([client.session, template[0]]))
+        });
+    }
+    let mut stream = TcpStream::connect(address(&pool.url())).await.unwrap();
+    stream.write_all(&requests).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    let ids = answers.split("\"id\":").skip(1).map(|rest| rest.split_once('}').unwrap().0);
+    let expected: Vec<String> = (0..40).map(|id| id.to_string()).collect();
+    assert_eq!(ids.collect::<Vec<_>>(), expected);
+    assert_eq!(answers.matches("\"result\":\"Debian 12 (cloud-init)\"").count(), 36);
 }
