@@ -56,6 +56,12 @@ pub(crate) async fn answer(
     if in_background { Ok(start(call).into()) } else { run(call).await }
 }
 
+/// Whether a call of this message only waits for something: nobody has any of it when the caller hangs up.
+pub(crate) fn is_waiting(name: &str) -> bool {
+    let method = Schema::get().method(name);
+    method.is_some_and(|method| matches!(method.kind, Kind::Hand(Handler::Wait(_))))
+}
+
 fn unknown(inner: &Arc<Inner>, host: usize, name: &str, params: &[serde_json::Value]) -> ApiError {
     if let Err(error) = check_host(inner, host, false) {
         return error;

@@ -221,7 +221,7 @@ async fn read_body(head: &Head, link: &mut Link) -> io::Result<Option<BytesMut>>
     Ok(Some(link.read.split_to(length)))
 }
 
-/// Answers a call; nothing when a fault cuts the connection.
+/// Answers a call; nothing when a fault cuts the connection, or the client does who waits for something.
 async fn rpc(
     inner: &Arc<Inner>,
     host: usize,
@@ -234,7 +234,8 @@ async fn rpc(
         Ok(request) => request,
         Err(Malformed(reason)) => return Ok(Some(Answer::html(500, "Internal Error", &reason))),
     };
-    let answer = link.beside(answer(inner, host, request), false).await?;
+    let waits = dispatch::is_waiting(&request.method);
+    let answer = link.beside(answer(inner, host, request), waits).await?;
     Ok(answer.flatten())
 }
 

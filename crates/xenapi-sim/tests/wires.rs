@@ -246,3 +246,21 @@ async fn requests_that_come_before_the_answers_are_answered_in_their_order() {
     assert_eq!(ids.collect::<Vec<_>>(), expected);
     assert_eq!(answers.matches("\"result\":\"Debian 12 (cloud-init)\"").count(), 36);
 }
+
+#[tokio::test]
+async fn who_hangs_up_waits_for_events_no_longer() {
+    let pool = pool().await;
+    let client = Client::login(&pool).await;
+    let token = client.ok("event.from", json!([["vm"], "", 0.1])).await["token"].clone();
+    let params = json!([client.session, ["vm"], token, 3600.0]);
+    let body = json!({"jsonrpc": "2.0", "method": "event.from", "params": params, "id": 1});
+    let mut stream = TcpStream::connect(address(&pool.url())).await.unwrap();
+    stream.write_all(&post("/jsonrpc", &body.to_string())).await.unwrap();
+    // Nothing happens, so nothing is told.
+    let early = tokio::time::timeout(Duration::from_millis(100), stream.readable()).await;
+    assert!(early.is_err());
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.is_empty());
+}

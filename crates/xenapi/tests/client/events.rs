@@ -239,3 +239,44 @@ async fn waiting_for_events_keeps_no_other_call_from_its_turn() {
     }
     assert!(started.elapsed() < Duration::from_secs(1));
 }
+
+/// A server that has nothing to tell, and lets those wait who ask for what happens next.
+async fn quiet() -> (Server, xenapi::Client) {
+    let server = Server::start(|call| match call.method() {
+        "event.from" if call.body.contains("\"\",0.1") => {
+            crate::support::result(r#"{"events":[],"valid_ref_counts":{},"token":"1"}"#)
+        }
+        "event.from" => crate::support::Reply::Hang,
+        _ => crate::support::result("\"OpaqueRef:s\""),
+    })
+    .await;
+    let builder = xenapi::Client::builder(&server.url()).unwrap();
+    let client = builder.login("root", xenapi::Secret::from("secret")).build();
+    (server, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_dropped_hangs_up() {
+    let (server, client) = quiet().await;
+    let mut watch = client.watch([Class::Vm]).unwrap();
+    replay(&mut watch).await;
+    let moment = Duration::from_secs(1);
+    assert!(tokio::time::timeout(moment, watch.next()).await.is_err());
+    assert_eq!(server.count("event.from"), 2);
+    drop(watch);
+    tokio::time::timeout(moment, server.until_gone()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_whose_last_clone_is_dropped_hangs_up() {
+    let (server, client) = quiet().await;
+    let mirror = xenapi::Mirror::start(&client, [Class::Vm]).unwrap();
+    let moment = Duration::from_secs(1);
+    mirror.ready(moment).await.unwrap();
+    let clone = mirror.clone();
+    drop(mirror);
+    tokio::time::timeout(moment, server.until_gone()).await.unwrap_err();
+    assert_eq!(server.count("event.from"), 2);
+    drop(clone);
+    tokio::time::timeout(moment, server.until_gone()).await.unwrap();
+}

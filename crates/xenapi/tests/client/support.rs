@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -18,7 +19,7 @@ pub(crate) enum Reply {
     SendAndClose(Vec<u8>),
     /// Answer with what this comes to, when it does.
     Later(Pin<Box<dyn Future<Output = Vec<u8>> + Send>>),
-    /// Never answer.
+    /// Never answer, and take note when the client goes.
     Hang,
 }
 
@@ -49,6 +50,7 @@ pub(crate) struct Server {
     tls: bool,
     calls: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+    gone: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -77,24 +79,26 @@ impl Server {
         let connections = Arc::new(AtomicUsize::new(0));
         let (is_tls, seen, count) = (tls.is_some(), Arc::clone(&calls), Arc::clone(&connections));
         let script: Arc<Script> = Arc::new(script);
+        let (left, gone) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut open = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
                 let (script, seen, tls) = (Arc::clone(&script), Arc::clone(&seen), tls.clone());
+                let left = left.clone();
                 open.spawn(async move {
                     match tls {
-                        None => serve(stream, &*script, &seen).await,
+                        None => serve(stream, &*script, &seen, &left).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &*script, &seen).await,
+                            Ok(stream) => serve(stream, &*script, &seen, &left).await,
                             Err(_) => None,
                         },
                     }
                 });
             }
         });
-        Self { address, tls: is_tls, calls, connections, task }
+        Self { address, tls: is_tls, calls, connections, gone, task }
     }
 
     /// Where it is.
@@ -118,11 +122,19 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Waits until a client has gone while it waited for an answer that never comes.
+    pub(crate) async fn until_gone(&self) {
+        self.gone.clone().wait_for(|gone| *gone > 0).await.unwrap();
+    }
+}
+
 /// Answers requests until the client goes.
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     script: &Script,
     seen: &Mutex<Vec<String>>,
+    left: &watch::Sender<usize>,
 ) -> Option<()> {
     let mut bytes = Vec::new();
     loop {
@@ -136,7 +148,11 @@ async fn serve(
                 return None;
             }
             Reply::Later(answer) => stream.write_all(&answer.await).await.ok()?,
-            Reply::Hang => std::future::pending().await,
+            Reply::Hang => {
+                while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {}
+                left.send_modify(|count| *count += 1);
+                return None;
+            }
         }
     }
 }
