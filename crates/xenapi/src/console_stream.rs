@@ -103,6 +103,18 @@ pub enum ConsoleError {
 }
 
 impl ConsoleError {
+    /// Whether the console may open later without anything being changed for it.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => source.is_retryable(),
+            // It waits for somebody to start the VM, and then it is another console.
+            Self::Gone { .. } | Self::NotRunning { .. } | Self::Missing { .. } => false,
+            // The VM may be on its way to another host.
+            Self::Refused { status, .. } => !matches!(status, 401 | 403),
+            Self::Busy { .. } | Self::Connection { .. } | Self::Timeout { .. } => true,
+        }
+    }
+
     /// What the reader can do about it, where something general can be said.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

@@ -54,6 +54,7 @@ async fn each_refusal_is_an_error_of_its_own() {
         };
         assert!(matches, "{error:?}");
         assert!(error.to_string().contains(CONSOLE) && error.hint().is_some());
+        assert_eq!(error.is_retryable(), !matches!(error, ConsoleError::Missing { .. }));
     }
 }
 
@@ -75,7 +76,9 @@ async fn a_vm_that_moved_meanwhile_is_followed_to_its_new_host() {
 async fn a_vm_that_is_on_no_host_and_a_console_that_is_gone_are_told() {
     let running = start(|_, _| async { panic!("nobody should be asked") }).await;
     running.pool.set(|facts| facts.resident = None);
-    assert!(matches!(open(&running).await.unwrap_err(), ConsoleError::NotRunning { .. }));
+    let error = open(&running).await.unwrap_err();
+    assert!(matches!(error, ConsoleError::NotRunning { .. }) && !error.is_retryable());
     running.pool.set(|facts| facts.console = false);
-    assert!(matches!(open(&running).await.unwrap_err(), ConsoleError::Gone { .. }));
+    let error = open(&running).await.unwrap_err();
+    assert!(matches!(error, ConsoleError::Gone { .. }) && !error.is_retryable());
 }
