@@ -4,6 +4,7 @@
 
 mod mirror;
 mod tasks;
+mod watch;
 
 use std::time::Duration;
 
