@@ -382,7 +382,6 @@ impl Object for VbdMetrics {
     const CLASS: Class = Class::VbdMetrics;
 }
 
-#[cfg(feature = "full")]
 impl Recorded for VbdMetrics {
     type Record = super::vbd_metrics::Record;
 }
@@ -445,7 +444,6 @@ impl Object for VifMetrics {
     const CLASS: Class = Class::VifMetrics;
 }
 
-#[cfg(feature = "full")]
 impl Recorded for VifMetrics {
     type Record = super::vif_metrics::Record;
 }
@@ -592,7 +590,6 @@ impl Object for Blob {
     const CLASS: Class = Class::Blob;
 }
 
-#[cfg(feature = "full")]
 impl Recorded for Blob {
     type Record = super::blob::Record;
 }
@@ -890,7 +887,6 @@ impl Object for User {
     const CLASS: Class = Class::User;
 }
 
-#[cfg(feature = "full")]
 impl Recorded for User {
     type Record = super::user::Record;
 }

@@ -4,7 +4,6 @@
 
 /// The class `auth`: its records and messages.
 pub mod auth;
-#[cfg(feature = "full")]
 /// The class `blob`: its records and messages.
 pub mod blob;
 #[cfg(feature = "full")]
@@ -143,12 +142,10 @@ pub mod tunnel;
 #[cfg(feature = "full")]
 /// The class `USB_group`: its records and messages.
 pub mod usb_group;
-#[cfg(feature = "full")]
 /// The class `user`: its records and messages.
 pub mod user;
 /// The class `VBD`: its records and messages.
 pub mod vbd;
-#[cfg(feature = "full")]
 /// The class `VBD_metrics`: its records and messages.
 pub mod vbd_metrics;
 /// The class `VDI`: its records and messages.
@@ -163,7 +160,6 @@ pub mod vgpu;
 pub mod vgpu_type;
 /// The class `VIF`: its records and messages.
 pub mod vif;
-#[cfg(feature = "full")]
 /// The class `VIF_metrics`: its records and messages.
 pub mod vif_metrics;
 /// The class `VLAN`: its records and messages.
@@ -361,7 +357,6 @@ impl crate::Client {
         vbd::Messages(self)
     }
 
-    #[cfg(feature = "full")]
     /// Messages of the class `VBD_metrics`.
     pub fn vbd_metrics(&self) -> vbd_metrics::Messages<'_> {
         vbd_metrics::Messages(self)
@@ -389,7 +384,6 @@ impl crate::Client {
         vif::Messages(self)
     }
 
-    #[cfg(feature = "full")]
     /// Messages of the class `VIF_metrics`.
     pub fn vif_metrics(&self) -> vif_metrics::Messages<'_> {
         vif_metrics::Messages(self)
@@ -456,7 +450,6 @@ impl crate::Client {
         auth::Messages(self)
     }
 
-    #[cfg(feature = "full")]
     /// Messages of the class `blob`.
     pub fn blob(&self) -> blob::Messages<'_> {
         blob::Messages(self)
@@ -571,7 +564,6 @@ impl crate::Client {
         tunnel::Messages(self)
     }
 
-    #[cfg(feature = "full")]
     /// Messages of the class `user`.
     pub fn user(&self) -> user::Messages<'_> {
         user::Messages(self)
