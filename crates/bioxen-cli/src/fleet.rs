@@ -11,7 +11,7 @@ use bioxen_xcp::XcpngBackend;
 use crate::code::Code;
 use crate::execution::Execution;
 use crate::failure::Failure;
-use crate::registry::{self, Registry};
+use crate::registry::{self, FleetJournal, Registry};
 use crate::vm_options::LuaOptions;
 use crate::{configuration, runtime};
 
@@ -21,7 +21,7 @@ pub(crate) struct Place {
     /// Where its VMs of type `xcpng` live, if it has any.
     pub(crate) machines: Option<Arc<XcpngBackend>>,
     /// Says that this process lives, while it does.
-    _controller: Option<Controller>,
+    _controller: Option<Arc<Controller>>,
 }
 
 /// A fleet in which nothing stands by: a command knows how many VMs it needs.
@@ -39,10 +39,12 @@ pub(crate) fn of(spec: &VmSpec) -> Result<Place, Failure> {
 
 /// A fleet whose VMs may live on pools. What it makes there does not outlive it.
 fn with_machines(registry: &Registry) -> Result<Place, Failure> {
-    let controller = registry.controller()?;
+    let controller = Arc::new(registry.controller()?);
+    let (state, holder) = (Arc::clone(registry.state()), Arc::clone(&controller));
     let backend = XcpngBackend::builder(configuration::read()?)
         .owner(registry.state().installation())
-        .fleet(controller.id());
+        .fleet(controller.id())
+        .journal(Arc::new(FleetJournal { state, controller: holder }));
     let backend = Arc::new(backend.build());
     let fleet = Fleet::builder().standby(0).backend(Arc::clone(&backend) as Arc<_>).build();
     Ok(Place { fleet, machines: Some(backend), _controller: Some(controller) })

@@ -1,15 +1,17 @@
 //! VMs that outlive a command: what is remembered of them, and how they are reached again.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bioxen::{VmName, VmSpec};
-use bioxen_core::MachineSpec;
-use bioxen_state::{Address, Controller, KnownBy, NewVm, Source, State, StateError, Vm};
+use bioxen_core::{AddressRange, MachineSpec};
+use bioxen_state::{Address, Controller, KnownBy, Network, NewVm, Source, State, StateError, Vm};
 use bioxen_xcp::machine::MachineError;
 use bioxen_xcp::making::{self, AddressSource, Entry, Journal, JournalError, Known};
+use bioxen_xcp::plan::{Plan, PlanError, Wanted};
 use bioxen_xcp::ssh::{ClientKey, Connection};
 use bioxen_xcp::tags::{making_label, read_making_label};
 use bioxen_xcp::{Care, Configuration, ConnectedPool, Machine};
@@ -58,6 +60,23 @@ impl Registry {
                 phase: vm.phase(),
             })),
         }
+    }
+
+    /// The same plan with the addresses that it would be given now. Nothing is leased.
+    pub(crate) fn with_addresses(&self, plan: Plan) -> Result<Plan, Failure> {
+        let mut addresses = Vec::new();
+        for mut wanted in plan.wanted() {
+            let on = Network { pool: &wanted.pool, network: &wanted.network.uuid };
+            let given = self.state.given_addresses(on).map_err(Failure::State)?;
+            wanted.excluded.extend(given.into_iter().chain(addresses.iter().copied()));
+            let Some(address) = wanted.lowest() else {
+                let (vm, network, range) = (plan.vm.clone(), wanted.network.name, wanted.range);
+                let full = PlanError::NoAddressFree { vm, network, range };
+                return Err(Failure::Plan(Box::new(full)));
+            };
+            addresses.push(address);
+        }
+        Ok(plan.with_addresses(addresses))
     }
 
     /// Logs in to a pool by its name, or to the default one, as this installation.
@@ -144,7 +163,7 @@ impl Remembered {
             uuid: self.row.uuid.clone(),
             plan: None,
             entry: Some(self.entry()?),
-            address: None,
+            address: self.fixed_address().map(|ip| (ip, AddressSource::Static)),
             seed: None,
             ready: false,
         })
@@ -229,6 +248,53 @@ impl Journal for RegistryJournal {
         });
         let noted = noting.await.map_err(|error| JournalError(error.into()))?;
         noted.map_err(|error| JournalError(error.into()))
+    }
+
+    async fn lease(&self, vm: &VmName, wanted: &Wanted) -> Result<Option<IpAddr>, JournalError> {
+        let (state, vm) = (Arc::clone(&self.state), vm.clone());
+        lease(wanted, move |on, range, excluded| state.lease_address(on, range, excluded, &vm))
+            .await
+    }
+}
+
+/// Notes nothing of VMs that are not to outlive this command, and sees that nobody else is given their
+/// addresses while it lives.
+pub(crate) struct FleetJournal {
+    pub(crate) state: Arc<State>,
+    pub(crate) controller: Arc<Controller>,
+}
+
+#[async_trait]
+impl Journal for FleetJournal {
+    async fn note(&self, _: &Known) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn lease(&self, _: &VmName, wanted: &Wanted) -> Result<Option<IpAddr>, JournalError> {
+        let (state, controller) = (Arc::clone(&self.state), Arc::clone(&self.controller));
+        let hold = move |on: Network<'_>, range, excluded: &_| {
+            state.hold_address(on, range, excluded, &controller)
+        };
+        lease(wanted, hold).await
+    }
+}
+
+/// Asks the state for an address; `None` where none is free.
+async fn lease(
+    wanted: &Wanted,
+    from: impl FnOnce(Network<'_>, AddressRange, &BTreeSet<IpAddr>) -> Result<IpAddr, StateError>
+    + Send
+    + 'static,
+) -> Result<Option<IpAddr>, JournalError> {
+    let wanted = wanted.clone();
+    let leasing = tokio::task::spawn_blocking(move || {
+        let on = Network { pool: &wanted.pool, network: &wanted.network.uuid };
+        from(on, wanted.range, &wanted.excluded)
+    });
+    match leasing.await.map_err(|error| JournalError(error.into()))? {
+        Ok(address) => Ok(Some(address)),
+        Err(StateError::NoAddressFree { .. }) => Ok(None),
+        Err(error) => Err(JournalError(error.into())),
     }
 }
 

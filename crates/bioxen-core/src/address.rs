@@ -104,6 +104,11 @@ impl InterfaceAddress {
         self.ip
     }
 
+    /// The length of the network's prefix.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     /// Whether another address is in the same network.
     pub fn reaches(&self, other: IpAddr) -> bool {
         let mask = mask(self.ip, self.prefix);

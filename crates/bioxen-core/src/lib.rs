@@ -24,6 +24,7 @@ mod limits;
 mod machine;
 mod name;
 pub mod protocol;
+mod range;
 mod record;
 mod script;
 mod spec;
@@ -41,6 +42,7 @@ pub use machine::{
     FileCopy, InvalidNetworkSpec, MachineSpec, NetworkSpec, SizeClass, UnknownSizeClass,
 };
 pub use name::{InvalidName, InvalidPattern, NamePattern, VmName};
+pub use range::{AddressRange, InvalidRange};
 pub use record::{
     Chunk, CodeFacts, EndedBy, Ending, InterpreterFacts, LuaError, MachineFacts, OutputSize,
     RunContext, RunId, RunRecord, Stream,

@@ -144,7 +144,7 @@ impl FromStr for SizeClass {
 ///
 /// As text it is the network's name, followed by `key=value` after commas:
 /// `lab,address=10.0.0.7/24,gateway=10.0.0.1,dns=10.0.0.2,mac=0a:00:00:00:00:01,allow=10.0.0.7`. Keys that
-/// name several may be repeated. A network whose name has a comma is named by its uuid.
+/// name several may be repeated. `address=dhcp` asks for one even where a range is declared. A network whose name has a comma is named by its uuid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSpec {
     /// The network.
@@ -152,9 +152,13 @@ pub struct NetworkSpec {
     /// Its hardware address; made up where nothing is said.
     #[serde(default)]
     pub mac: Option<MacAddress>,
-    /// Its address; asked for by DHCP where nothing is said.
+    /// Its address. Where nothing is said it gets one of the range that is declared for the network, and
+    /// where none is it asks for one by DHCP.
     #[serde(default)]
     pub address: Option<InterfaceAddress>,
+    /// Whether it asks for its address by DHCP, whatever range is declared.
+    #[serde(default)]
+    pub dhcp: bool,
     /// Whither what is for elsewhere is sent.
     #[serde(default)]
     pub gateway: Option<IpAddr>,
@@ -167,12 +171,13 @@ pub struct NetworkSpec {
 }
 
 impl NetworkSpec {
-    /// An interface on this network that asks for its address.
+    /// An interface on this network, of which nothing else is said.
     pub fn new(network: impl Into<String>) -> Self {
         Self {
             network: network.into(),
             mac: None,
             address: None,
+            dhcp: false,
             gateway: None,
             name_servers: Vec::new(),
             allowed: BTreeSet::new(),
@@ -225,6 +230,8 @@ impl FromStr for NetworkSpec {
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match key {
+                "address" if spec.dhcp => return Err(InvalidNetworkSpec::Twice("address")),
+                "address" if value == "dhcp" && spec.address.is_none() => spec.dhcp = true,
                 "address" => once(&mut spec.address, "address", value.parse()?)?,
                 "mac" => once(&mut spec.mac, "mac", value.parse()?)?,
                 "gateway" => once(&mut spec.gateway, "gateway", ip(value)?)?,
@@ -261,6 +268,8 @@ mod tests {
         assert_eq!(spec.name_servers.len(), 2);
         assert_eq!(spec.allowed.len(), 1);
         assert_eq!("lab".parse(), Ok(NetworkSpec::new("lab")));
+        let asking = NetworkSpec { dhcp: true, ..NetworkSpec::new("lab") };
+        assert_eq!("lab,address=dhcp".parse(), Ok(asking));
     }
 
     #[test]
@@ -271,6 +280,11 @@ mod tests {
         assert_eq!(error("lab,dns=x"), InvalidNetworkSpec::Ip("x".into()));
         let twice = "lab,mac=0a:00:00:00:00:01,mac=0a:00:00:00:00:02";
         assert_eq!(error(twice), InvalidNetworkSpec::Twice("mac"));
+        for twice in
+            ["lab,address=dhcp,address=10.0.0.7/24", "lab,address=10.0.0.7/24,address=dhcp"]
+        {
+            assert!(twice.parse::<NetworkSpec>().is_err(), "{twice}");
+        }
         let away = "lab,address=10.0.0.7/24,gateway=10.0.1.1";
         assert!(matches!(error(away), InvalidNetworkSpec::Gateway(_)));
         assert!(matches!(error("lab,gateway=10.0.0.1"), InvalidNetworkSpec::Gateway(_)));

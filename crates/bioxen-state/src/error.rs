@@ -3,11 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use bioxen_core::VmName;
+use bioxen_core::{AddressRange, VmName};
 use rusqlite::ErrorCode;
 use uuid::Uuid;
 
-use crate::leases::AddressRange;
 use crate::vm::Phase;
 
 /// Why the state could not be read or changed. Nothing has been changed then.
@@ -99,14 +98,14 @@ pub enum StateError {
         controller: Uuid,
     },
     /// All addresses of the range are taken.
-    #[error("no address of {range} is free on network {network}: all {taken} are leased")]
+    #[error("no address of {range} is free on network {network}: {given} were given to VMs")]
     NoAddressFree {
         /// The range.
         range: AddressRange,
         /// The network.
         network: String,
-        /// How many there are.
-        taken: usize,
+        /// How many of them VMs were given; the others may not be.
+        given: usize,
     },
 }
 

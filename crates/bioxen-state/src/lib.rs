@@ -49,7 +49,7 @@ mod vms;
 
 pub use controllers::Controller;
 pub use error::StateError;
-pub use leases::{AddressRange, InvalidRange};
+pub use leases::Network;
 pub use secret::Secret;
 pub use state::State;
 pub use vm::{Address, KnownBy, NewVm, Phase, Source, Vm};

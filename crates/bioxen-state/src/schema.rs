@@ -4,7 +4,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use uuid::Uuid;
 
 /// Each brings a database one form further. One that was released is never changed.
-pub(crate) const MIGRATIONS: [&str; 1] = [FORM_1];
+pub(crate) const MIGRATIONS: [&str; 2] = [FORM_1, FORM_2];
 
 /// What became of a database that was to have the newest form.
 pub(crate) enum Migrated {
@@ -63,6 +63,17 @@ CREATE TABLE leases (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX leases_of_vm ON leases (vm);
+";
+
+/// Addresses of VMs that are not to outlive their controller, and so are not remembered.
+const FORM_2: &str = "
+CREATE TABLE held_addresses (
+    pool       TEXT NOT NULL,
+    network    TEXT NOT NULL,
+    address    TEXT NOT NULL,
+    controller BLOB NOT NULL CHECK (length(controller) = 16),
+    PRIMARY KEY (pool, network, address)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings a database to the form after the last of `migrations`, as a whole or not at all.

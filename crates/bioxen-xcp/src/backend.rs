@@ -94,8 +94,8 @@ struct Held {
     fixed: Option<IpAddr>,
     /// The template and the digest of the seed disk that it was made from.
     origin: Option<(String, Option<Digest>)>,
-    /// Whether it stays when its VM is removed.
-    stays: bool,
+    /// The attempt that made it; it stays when its VM is removed where that is another controller's.
+    making: Option<Uuid>,
     reached: tokio::sync::Mutex<Option<Reached>>,
 }
 
@@ -214,7 +214,7 @@ impl XcpngBackend {
         fixed: Option<IpAddr>,
     ) {
         let reached = tokio::sync::Mutex::default();
-        let held = Held { pool, vm, entry, fixed, origin: None, stays: true, reached };
+        let held = Held { pool, vm, entry, fixed, origin: None, making: None, reached };
         self.lock().insert(name, Arc::new(held));
     }
 
@@ -263,7 +263,7 @@ impl XcpngBackend {
             hint: error.hint(),
             source: error.into(),
         })?;
-        let making::Known { entry, address, plan, seed, .. } = made.known;
+        let making::Known { making, entry, address, plan, seed, .. } = made.known;
         let (Some(entry), Some((address, source))) = (entry, address) else {
             unreachable!("Lua was reached by them");
         };
@@ -274,7 +274,7 @@ impl XcpngBackend {
             entry,
             fixed: (source == AddressSource::Static).then_some(address),
             origin: plan.map(|plan| (plan.template.name.clone(), seed)),
-            stays: false,
+            making: Some(making),
             reached: tokio::sync::Mutex::new(Some(reached.clone())),
         };
         let facts = held.facts(&reached);
@@ -360,10 +360,10 @@ impl Held {
         if let Some(reached) = self.reached.lock().await.take() {
             reached.connection.close().await;
         }
-        if self.stays {
-            return Ok(());
-        }
-        Machine::known(&self.pool, &self.vm, name.as_str()).delete().await.map(|_| ())
+        let Some(making) = self.making else { return Ok(()) };
+        Machine::known(&self.pool, &self.vm, name.as_str()).delete().await?;
+        self.pool.take_back(making);
+        Ok(())
     }
 }
 
@@ -438,7 +438,7 @@ impl Backend for XcpngBackend {
 impl Drop for XcpngBackend {
     fn drop(&mut self) {
         let machines = std::mem::take(&mut *self.lock());
-        let made = machines.into_iter().filter(|(_, held)| !held.stays);
+        let made = machines.into_iter().filter(|(_, held)| held.making.is_some());
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for (name, held) in made {
             runtime.spawn(async move {

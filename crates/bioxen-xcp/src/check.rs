@@ -488,6 +488,7 @@ mod tests {
             user: "root".into(),
             password: "env:NOT_SET".parse().unwrap(),
             trust: crate::TrustSettings::Nothing,
+            guests: crate::GuestSettings::default(),
         }
     }
 }

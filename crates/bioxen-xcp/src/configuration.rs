@@ -384,6 +384,7 @@ mod tests {
             password: "env:LAB_PASSWORD".parse().unwrap(),
             fingerprint: Some("ab".repeat(32)),
             certificate_authority: None,
+            networks: BTreeMap::new(),
         };
         PoolSettings::from_table(name, table).unwrap()
     }

@@ -4,8 +4,9 @@
 //! There is one of these per pool and controller. Nothing is polled: the [`Mirror`] is kept by events,
 //! and what is waited for is waited for there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use xenapi::class::{self, Class};
 use xenapi::{Client, Mirror, Ref};
 
+use crate::guest_settings::GuestSettings;
 use crate::pool::{PoolError, PoolName, PoolSettings};
 
 /// How long a pool may take to tell what it holds.
@@ -49,6 +51,8 @@ pub struct ConnectedPool {
     mirror: Mirror,
     owner: Uuid,
     care: Care,
+    guests: GuestSettings,
+    given: Mutex<HashMap<(String, IpAddr), Uuid>>,
     storages: Mutex<HashMap<Ref<class::Sr>, Arc<Semaphore>>>,
     power: Arc<Semaphore>,
     /// When the next power operation may begin.
@@ -90,6 +94,8 @@ impl ConnectedPool {
             mirror,
             owner,
             care,
+            guests: settings.guests.clone(),
+            given: Mutex::default(),
             storages: Mutex::default(),
             power: Arc::new(Semaphore::new(care.power_operations.max(1))),
             next_power: Mutex::new(Instant::now()),
@@ -115,6 +121,33 @@ impl ConnectedPool {
     /// Which installation owns what is made here.
     pub fn owner(&self) -> Uuid {
         self.owner
+    }
+
+    /// What is declared of the guests of its VMs.
+    pub fn guests(&self) -> &GuestSettings {
+        &self.guests
+    }
+
+    /// The addresses on a network that this controller has given to VMs.
+    pub(crate) fn given_on(&self, network: &str) -> BTreeSet<IpAddr> {
+        let given = self.lock_given();
+        let on_it = given.keys().filter(|(there, _)| there == network);
+        on_it.map(|(_, address)| *address).collect()
+    }
+
+    /// Gives an address on a network to the VM of an attempt, unless it was given to another before.
+    pub(crate) fn give(&self, network: &str, address: IpAddr, attempt: Uuid) -> bool {
+        let mut given = self.lock_given();
+        *given.entry((network.to_owned(), address)).or_insert(attempt) == attempt
+    }
+
+    /// Takes back what was given to the VM of an attempt, which is not there any more.
+    pub(crate) fn take_back(&self, attempt: Uuid) {
+        self.lock_given().retain(|_, other| *other != attempt);
+    }
+
+    fn lock_given(&self) -> std::sync::MutexGuard<'_, HashMap<(String, IpAddr), Uuid>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until one more clone or copy may begin on a storage repository.

@@ -155,6 +155,7 @@ impl Import {
             user: pool.user.clone(),
             password: secret.clone(),
             trust: TrustSettings::Nothing,
+            guests: crate::GuestSettings::default(),
         }
     }
 

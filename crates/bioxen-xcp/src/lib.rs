@@ -27,6 +27,7 @@ pub mod cloud_init;
 mod configuration;
 mod connected_pool;
 mod defaults;
+mod guest_settings;
 pub mod import;
 pub mod inventory;
 pub mod leaks;
@@ -45,6 +46,7 @@ pub use backend::{XcpngBackend, XcpngBuilder};
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use connected_pool::{Care, ConnectedPool, Permit};
 pub use defaults::{GuestUser, InvalidDefault, Label, NamePrefix, Size, XcpngDefaults};
+pub use guest_settings::{DeclaredRange, GuestSettings, InvalidDeclaration};
 pub use machine::{Machine, MachineError};
 pub use pool::{
     DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,

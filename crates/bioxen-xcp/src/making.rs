@@ -15,6 +15,7 @@ mod address;
 mod copying;
 mod error;
 mod guest;
+mod leasing;
 mod machine;
 mod setup;
 mod undoing;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bioxen_core::backend::Report;
-use bioxen_core::{Digest, Event, RunId, VmSpec};
+use bioxen_core::{Digest, Event, RunId, VmName, VmSpec};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ pub use worker_image::{NoWorkerImage, WorkerSource};
 
 use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
-use crate::plan::{Deadlines, Plan, PoolView, StepKind};
+use crate::plan::{Deadlines, Plan, PoolView, StepKind, Wanted};
 use crate::ssh::{ClientKey, Connection, PublicKey};
 use crate::tags::Tags;
 
@@ -75,6 +76,14 @@ pub struct MakeOrder {
 pub trait Journal: Send + Sync {
     /// Notes it. When this has returned, it is to survive a crash; when it fails, making stops.
     async fn note(&self, known: &Known) -> Result<(), JournalError>;
+
+    /// Gives a VM that was noted a free address; `None` where all are taken. Nobody else is to get it for as
+    /// long as the VM is there. By default it is the lowest that can be: within one controller, none is given
+    /// twice anyway.
+    async fn lease(&self, vm: &VmName, wanted: &Wanted) -> Result<Option<IpAddr>, JournalError> {
+        let _ = vm;
+        Ok(wanted.lowest())
+    }
 }
 
 /// Notes nothing: for machines that are not to outlive their controller, which their tags tell of.
@@ -300,6 +309,7 @@ impl Attempt {
             },
             Err((step, cause)) => {
                 let left = self.undo(progress, &cause).await;
+                self.order.pool.take_back(self.making);
                 let (vm, cause) = (self.order.spec.name.clone(), Box::new(cause));
                 Err(MakeError { vm, step, cause, left })
             }
@@ -311,25 +321,10 @@ impl Attempt {
         until: Until,
         progress: &mut Progress,
     ) -> Result<Option<(Connection, GuestLua)>, (Option<StepKind>, Cause)> {
-        let resolved = async {
-            let view = PoolView::of(&self.order.pool.mirror().view());
-            match &self.origin {
-                Origin::Template => Plan::new(&self.order.spec, &view).map_err(Cause::from),
-                Origin::Machine(machine) => copying::plan(&self.order.spec, machine),
-            }
-        };
         let mut timeline = Vec::new();
-        let plan = Arc::new(self.step(StepKind::Resolve, &mut timeline, resolved).await?);
+        let resolved = self.resolve(progress);
+        let plan = self.step(StepKind::Resolve, &mut timeline, resolved).await?;
         progress.timeline = timeline;
-        progress.known = Some(Known {
-            making: self.making,
-            uuid: None,
-            plan: Some(Arc::clone(&plan)),
-            entry: None,
-            address: None,
-            seed: None,
-            ready: false,
-        });
         match &self.origin {
             Origin::Template => self.on_the_pool(&plan, progress).await?,
             Origin::Machine(machine) => self.copy_on_the_pool(machine, &plan, progress).await?,
@@ -339,6 +334,32 @@ impl Attempt {
         }
         let address = self.address(progress).await?;
         self.in_the_guest(address, progress).await.map(Some)
+    }
+
+    /// Finds out what the names of the spec mean, notes what is to be made, and finds it addresses.
+    async fn resolve(&self, progress: &mut Progress) -> Result<Arc<Plan>, Cause> {
+        let plan = match &self.origin {
+            Origin::Template => Plan::new(&self.order.spec, &PoolView::of_pool(&self.order.pool))?,
+            Origin::Machine(machine) => copying::plan(&self.order.spec, machine)?,
+        };
+        progress.known = Some(Known {
+            making: self.making,
+            uuid: None,
+            plan: Some(Arc::new(plan.clone())),
+            entry: None,
+            address: None,
+            seed: None,
+            ready: false,
+        });
+        // Whatever happens from here on, the machine can be found by its label.
+        self.note(progress).await?;
+        let plan = Arc::new(self.lease(plan).await?);
+        if let Some(known) = &mut progress.known {
+            known.plan = Some(Arc::clone(&plan));
+            let chosen = plan.chosen_address();
+            known.address = chosen.map(|address| (address, AddressSource::Static));
+        }
+        Ok(plan)
     }
 
     /// Does one step: tells of it, bounds it, and notes how long it took.

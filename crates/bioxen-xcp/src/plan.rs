@@ -16,6 +16,7 @@
 
 mod choose;
 mod error;
+mod lease;
 mod steps;
 mod view;
 
@@ -25,9 +26,10 @@ use std::time::Duration;
 
 use bioxen_core::{MacAddress, MachineSpec, NetworkSpec, VmName, VmSpec};
 use serde::Serialize;
-use xenapi::class;
+use xenapi::{Ref, class};
 
 pub use error::PlanError;
+pub use lease::{Lease, Wanted};
 pub use steps::{Deadlines, Step, StepKind};
 pub use view::{DiskView, HostView, Named, NetworkView, PoolView, StorageView, TemplateView};
 
@@ -116,9 +118,12 @@ pub enum Interfaces {
 pub struct PlannedInterface {
     /// The network that it is on.
     pub network: Named<class::Network>,
-    /// What was said about it.
+    /// What was said about it; of an address that it was leased, what follows from that.
     #[serde(flatten)]
     pub spec: NetworkSpec,
+    /// The address that it is to be given, until it has been.
+    #[serde(skip)]
+    pub lease: Option<Lease>,
 }
 
 impl PlannedInterface {
@@ -274,7 +279,9 @@ fn interfaces(
     template: &TemplateView,
     view: &PoolView,
 ) -> Result<Interfaces, PlanError> {
-    if machine.networks.is_empty() {
+    let of_template = of_template(machine, template, view);
+    let wanted = of_template.as_ref().unwrap_or(&machine.networks);
+    if wanted.is_empty() {
         return match template.networks.len() {
             0 => Err(PlanError::NoNetwork {
                 vm: vm.clone(),
@@ -284,12 +291,12 @@ fn interfaces(
             count => Ok(Interfaces::OfTemplate { count }),
         };
     }
-    if machine.networks.len() > MOST_INTERFACES {
-        let (wanted, most) = (machine.networks.len(), MOST_INTERFACES);
+    if wanted.len() > MOST_INTERFACES {
+        let (wanted, most) = (wanted.len(), MOST_INTERFACES);
         return Err(PlanError::TooManyInterfaces { vm: vm.clone(), wanted, most });
     }
     let mut planned: Vec<PlannedInterface> = Vec::new();
-    for spec in &machine.networks {
+    for spec in wanted {
         let same_mac = spec.mac.filter(|mac| planned.iter().any(|other| other.mac() == Some(*mac)));
         if let Some(mac) = same_mac {
             return Err(PlanError::SameMac { vm: vm.clone(), mac });
@@ -300,10 +307,33 @@ fn interfaces(
         {
             return Err(PlanError::NotAllowed { vm: vm.clone(), address: own });
         }
-        let network = choose::network(vm, &spec.network, view)?.named.clone();
-        planned.push(PlannedInterface { network, spec: spec.clone() });
+        let network = choose::network(vm, &spec.network, view)?;
+        let lease = Lease::of(spec, network, &view.uuid);
+        planned.push(PlannedInterface {
+            network: network.named.clone(),
+            spec: spec.clone(),
+            lease,
+        });
     }
     Ok(Interfaces::These(planned))
+}
+
+/// The template's own interfaces as if they had been named, where addresses are declared for one of their
+/// networks: the guest has to be told which of its interfaces has which address.
+fn of_template(
+    machine: &MachineSpec,
+    template: &TemplateView,
+    view: &PoolView,
+) -> Option<Vec<NetworkSpec>> {
+    if !machine.networks.is_empty() {
+        return None;
+    }
+    let network = |wanted: &Ref<class::Network>| {
+        view.networks.iter().find(|network| network.named.reference == *wanted)
+    };
+    let its: Option<Vec<&NetworkView>> = template.networks.iter().map(network).collect();
+    let its = its.filter(|its| its.iter().any(|network| network.range.is_some()))?;
+    Some(its.iter().map(|network| NetworkSpec::new(&network.named.uuid)).collect())
 }
 
 fn cost(

@@ -1,5 +1,6 @@
 //! One pool as a user names it: where it is, whom to log in as, and how its certificate is known.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use xenapi::{
 };
 
 use crate::configuration::NoSuchPool;
+use crate::guest_settings::{GuestSettings, InvalidDeclaration, RangeTable};
 use crate::secret_reference::{SecretError, SecretReference};
 
 /// Under which name the pool's server logs what this program does.
@@ -106,6 +108,8 @@ pub struct PoolSettings {
     pub password: SecretReference,
     /// How its certificate is known.
     pub trust: TrustSettings,
+    /// Which addresses the guests of its VMs are given, and how they are reached.
+    pub guests: GuestSettings,
 }
 
 /// A pool's settings as they stand in the configuration.
@@ -120,6 +124,8 @@ pub(crate) struct PoolTable {
     pub(crate) fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) certificate_authority: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) networks: BTreeMap<String, RangeTable>,
 }
 
 fn default_user() -> String {
@@ -155,6 +161,16 @@ pub enum InvalidPool {
         /// What is wrong.
         source: InvalidFingerprint,
     },
+    /// The addresses that it declares for a network are none.
+    #[error("pool `{pool}` declares addresses for network `{network}` that cannot be given")]
+    Range {
+        /// The pool.
+        pool: PoolName,
+        /// The network.
+        network: String,
+        /// What is wrong.
+        source: Box<InvalidDeclaration>,
+    },
     /// It says twice how its certificate is known.
     #[error("pool `{pool}` has both a fingerprint and a certificate authority")]
     TwoTrusts {
@@ -186,7 +202,10 @@ impl PoolSettings {
             (None, Some(path)) => TrustSettings::Authority(path),
             (None, None) => TrustSettings::Nothing,
         };
-        Ok(Self { name, addresses, user: table.user, password: table.password, trust })
+        let guests = GuestSettings::from_tables(table.networks).map_err(|(network, source)| {
+            InvalidPool::Range { pool: pool(), network, source: Box::new(source) }
+        })?;
+        Ok(Self { name, addresses, user: table.user, password: table.password, trust, guests })
     }
 
     pub(crate) fn to_table(&self) -> PoolTable {
@@ -201,6 +220,7 @@ impl PoolSettings {
             password: self.password.clone(),
             fingerprint,
             certificate_authority,
+            networks: self.guests.range_tables(),
         }
     }
 
@@ -386,6 +406,10 @@ impl PoolError {
 mod tests {
     use super::*;
 
+    fn range() -> RangeTable {
+        toml_edit::de::from_str("addresses = '10.0.3.100-10.0.3.199'\nprefix = 24").unwrap()
+    }
+
     #[test]
     fn settings_are_read_back_from_their_table() {
         let table = PoolTable {
@@ -394,6 +418,7 @@ mod tests {
             password: "env:LAB".parse().unwrap(),
             fingerprint: None,
             certificate_authority: Some("/etc/ssl/lab.pem".into()),
+            networks: [("Lab network".to_owned(), range())].into(),
         };
         let settings = PoolSettings::from_table("lab", table).unwrap();
         let again = PoolSettings::from_table("lab", settings.to_table()).unwrap();
@@ -408,6 +433,7 @@ mod tests {
             password: "env:LAB".parse().unwrap(),
             fingerprint: fingerprint.map(Into::into),
             certificate_authority: None,
+            networks: BTreeMap::new(),
         };
         let error = |name, table| PoolSettings::from_table(name, table).unwrap_err().to_string();
         assert!(error("Lab", table(&["https://a"], None)).contains("`Lab`"));

@@ -232,7 +232,10 @@ pub(crate) struct Defaults {
 
 /// Keys that a project's file may not have, wherever they stand, and what they are.
 const NOT_FOR_PROJECTS: [(&[&str], &str); 4] = [
-    (&["pools", "address", "addresses", "url", "jump_host"], "addresses"),
+    (
+        &["pools", "networks", "address", "addresses", "url", "jump", "jump_host", "call_home"],
+        "addresses",
+    ),
     (
         &["user", "username", "password", "secret", "token", "key", "identity", "client_key"],
         "credentials",
@@ -403,6 +406,7 @@ mod tests {
         for (text, key, what) in [
             ("[pools.lab]\naddresses = ['https://a']", "pools", "addresses"),
             ("[defaults.xcpng]\naddress = '10.0.0.1'", "defaults.xcpng.address", "addresses"),
+            ("[networks.lab]\nprefix = 24", "networks", "addresses"),
             ("[defaults.xcpng]\npassword = 'env:A'", "defaults.xcpng.password", "credentials"),
             ("[defaults.xcpng]\nfingerprint = 'a'", "defaults.xcpng.fingerprint", "trust"),
             ("[grants]\nread = ['/']", "grants", "grants"),

@@ -27,6 +27,9 @@ const KEYS: [&str; 6] = [OWNER, VM, FLEET, RUN, EXPIRES, ADOPTED];
 /// The attempt that a disk is made for.
 const ATTEMPT: &str = "bioxen:making";
 
+/// The address that was chosen for an interface, by which others on its network know that it is taken.
+pub(crate) const ADDRESS: &str = "bioxen:address";
+
 /// How the names of VMs begin that are being made.
 const MAKING: &str = "bioxen:making:";
 

@@ -4,18 +4,21 @@
 
 mod processes;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use bioxen_core::VmName;
-use bioxen_state::{Address, KnownBy, NewVm, Phase, Secret, Source, State, StateError, Vm};
+use bioxen_state::{
+    Address, Controller, KnownBy, Network, NewVm, Phase, Secret, Source, State, StateError, Vm,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 const POOL: &str = "pool-uuid";
-const NETWORK: &str = "network-uuid";
+/// A network of that pool.
+const NETWORK: Network<'static> = Network { pool: POOL, network: "network-uuid" };
 
 fn name(name: &str) -> VmName {
     name.parse().unwrap()
@@ -244,7 +247,8 @@ fn a_newer_form_is_refused_and_what_is_no_database_is_told() {
 fn an_address_is_one_vm_s_until_that_is_forgotten() {
     let (_directory, state) = state();
     let range = "10.0.0.8-10.0.0.9".parse().unwrap();
-    let lease = |vm: &str| state.lease_address(POOL, NETWORK, range, &name(vm));
+    let none = BTreeSet::new();
+    let lease = |vm: &str| state.lease_address(NETWORK, range, &none, &name(vm));
     assert!(lease("a").unwrap_err().is_missing());
     for vm in ["a", "b", "c"] {
         state.begin(new_vm(vm)).unwrap();
@@ -253,8 +257,9 @@ fn an_address_is_one_vm_s_until_that_is_forgotten() {
     assert_eq!(lease("b").unwrap().to_string(), "10.0.0.9");
     assert_eq!(lease("a").unwrap().to_string(), "10.0.0.8", "it keeps what it has");
     let error = lease("c").unwrap_err().to_string();
-    assert!(error.contains("10.0.0.8-10.0.0.9") && error.contains("all 2"), "{error}");
-    let elsewhere = state.lease_address(POOL, "another", range, &name("c")).unwrap();
+    assert!(error.contains("10.0.0.8-10.0.0.9") && error.contains("2 were given"), "{error}");
+    let another = Network { network: "another", ..NETWORK };
+    let elsewhere = state.lease_address(another, range, &none, &name("c")).unwrap();
     assert_eq!(elsewhere.to_string(), "10.0.0.8");
     state.forget(&name("a")).unwrap();
     assert_eq!(lease("c").unwrap().to_string(), "10.0.0.8");
@@ -262,6 +267,44 @@ fn an_address_is_one_vm_s_until_that_is_forgotten() {
     assert_eq!(lease("b").unwrap().to_string(), "10.0.0.9");
     let all: HashSet<_> = [lease("b").unwrap(), lease("c").unwrap()].into();
     assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn an_address_that_is_in_use_elsewhere_is_not_given() {
+    let (_directory, state) = state();
+    state.begin(new_vm("a")).unwrap();
+    let range = "10.0.0.8-10.0.0.9".parse().unwrap();
+    let mut used: BTreeSet<_> = ["10.0.0.8".parse().unwrap()].into();
+    let address = state.lease_address(NETWORK, range, &used, &name("a")).unwrap();
+    assert_eq!(address.to_string(), "10.0.0.9");
+    assert_eq!(state.lease_address(NETWORK, range, &used, &name("a")).unwrap(), address, "its own");
+    used.insert(address);
+    assert!(state.lease_address(NETWORK, range, &used, &name("a")).is_err(), "not that one");
+    state.begin(new_vm("b")).unwrap();
+    let full = state.lease_address(NETWORK, range, &used, &name("b")).unwrap_err();
+    assert!(matches!(full, StateError::NoAddressFree { given: 1, .. }), "{full}");
+}
+
+#[test]
+fn a_controller_holds_addresses_until_it_dies() {
+    let (_directory, state) = state();
+    let (range, none) = ("10.0.0.8-10.0.0.10".parse().unwrap(), BTreeSet::new());
+    let (one, other) = (state.controller().unwrap(), state.controller().unwrap());
+    let hold = |controller: &Controller| {
+        let held = state.hold_address(NETWORK, range, &none, controller);
+        held.map(|address| address.to_string())
+    };
+    assert_eq!(hold(&one).unwrap(), "10.0.0.8");
+    assert_eq!(hold(&other).unwrap(), "10.0.0.9");
+    state.begin(new_vm("a")).unwrap();
+    let leased = state.lease_address(NETWORK, range, &none, &name("a")).unwrap();
+    assert_eq!(leased.to_string(), "10.0.0.10");
+    assert_eq!(state.given_addresses(NETWORK).unwrap().len(), 3);
+    assert!(matches!(hold(&other), Err(StateError::NoAddressFree { .. })));
+    drop(one);
+    assert_eq!(hold(&other).unwrap(), "10.0.0.8");
+    drop(other);
+    assert_eq!(state.given_addresses(NETWORK).unwrap(), [leased].into());
 }
 
 #[test]

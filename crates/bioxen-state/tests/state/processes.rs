@@ -3,7 +3,7 @@
 //! The other processes are this test program again: a test that finds a role in its environment plays
 //! that role and does nothing else.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use bioxen_state::{NewVm, Phase, State};
 use uuid::Uuid;
 
-use super::{NETWORK, POOL, name, new_vm};
+use super::{NETWORK, name, new_vm};
 
 const ROLE: &str = "BIOXEN_STATE_TEST_ROLE";
 const PLACE: &str = "BIOXEN_STATE_TEST_PLACE";
@@ -87,7 +87,7 @@ fn lease_one(state: &State) {
     let vm = format!("vm-{}", Uuid::now_v7());
     state.begin(new_vm(&vm)).unwrap();
     let range = "10.0.0.1-10.0.0.80".parse().unwrap();
-    say(state.lease_address(POOL, NETWORK, range, &name(&vm)).unwrap());
+    say(state.lease_address(NETWORK, range, &BTreeSet::new(), &name(&vm)).unwrap());
 }
 
 /// Whole lives of VMs, with a line after each step that was acknowledged.
@@ -100,7 +100,7 @@ fn write_for_ever(state: &State) {
         let row = name(&vm);
         state.begin(NewVm { controller: Some(controller.id()), ..new_vm(&vm) }).unwrap();
         say(format!("making {vm}"));
-        let address = state.lease_address(POOL, NETWORK, range, &row).unwrap();
+        let address = state.lease_address(NETWORK, range, &BTreeSet::new(), &row).unwrap();
         say(format!("leased {vm} {address}"));
         state.update(&row, |row| row.uuid = Some(Uuid::now_v7().to_string())).unwrap();
         state.ready(&row).unwrap();

@@ -37,8 +37,11 @@ impl Attempt {
     ) -> Result<IpAddr, (Option<StepKind>, Cause)> {
         let mut timeline = std::mem::take(&mut progress.timeline);
         let learnt = async {
-            let found = match chosen(&self.order.spec) {
-                Some(address) => (address, AddressSource::Static),
+            let known = progress.known.as_ref().and_then(|known| known.address);
+            let known = known.filter(|(_, source)| *source == AddressSource::Static);
+            let of_spec = || Some((chosen(&self.order.spec)?, AddressSource::Static));
+            let found = match known.or_else(of_spec) {
+                Some(found) => found,
                 None => (self.told(progress).await?, AddressSource::GuestMetrics),
             };
             if let Some(known) = &mut progress.known {

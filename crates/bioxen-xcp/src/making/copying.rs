@@ -116,8 +116,6 @@ impl Attempt {
         plan: &Plan,
         progress: &mut Progress,
     ) -> Result<(UnfinishedCopy, vm::Record), Cause> {
-        // Whatever happens from here on, the machine can be found by its label.
-        self.note(progress).await?;
         let Tags { fleet, run, expires, .. } = self.tags(plan);
         let new =
             NewVm { fleet, run, expires, ..NewVm::new(self.order.spec.name.clone(), self.making) };

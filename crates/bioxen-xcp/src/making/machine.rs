@@ -8,7 +8,7 @@ use super::setup::{self, Setup};
 use super::{Attempt, Cause, Progress};
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
-use crate::tags::{Tags, making_label, write_attempt};
+use crate::tags::{self, Tags, making_label, write_attempt};
 
 /// Keys of `other_config` that would have disks made, or keep a copy from being deleted.
 const OF_THE_TEMPLATE: [&str; 2] = ["disks", "default_template"];
@@ -69,8 +69,6 @@ impl Attempt {
         plan: &Plan,
         progress: &mut Progress,
     ) -> Result<(Ref<class::Vm>, vm::Record), Cause> {
-        // Whatever happens from here on, the machine can be found by its label.
-        self.note(progress).await?;
         let pool = &self.order.pool;
         let (template, label) = (&plan.template.reference, making_label(self.making));
         let permit = self.unless_abandoned(pool.cloning(&plan.storage.reference)).await?;
@@ -188,6 +186,9 @@ impl Attempt {
                 mtu: 1500,
                 ..vif::Record::default()
             };
+            if let Some(address) = interface.spec.address {
+                record.other_config.insert(tags::ADDRESS.to_owned(), address.ip().to_string());
+            }
             if let Some(allowed) = interface.allowed() {
                 record.locking_mode = enums::VifLockingMode::Locked;
                 let texts = |is_four: bool| {

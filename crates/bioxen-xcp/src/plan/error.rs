@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bioxen_core::{ByteSize, MacAddress, VmName};
+use bioxen_core::{AddressRange, ByteSize, MacAddress, VmName};
 
 use super::HostFit;
 
@@ -179,6 +179,16 @@ pub enum PlanError {
         /// Its address.
         address: IpAddr,
     },
+    /// All addresses that are declared for a network are taken.
+    #[error("vm `{vm}`: no address of {range} is free on network `{network}`")]
+    NoAddressFree {
+        /// The VM.
+        vm: VmName,
+        /// The network.
+        network: String,
+        /// What is declared for it.
+        range: AddressRange,
+    },
     /// The host that was named cannot take it.
     #[error("vm `{vm}` cannot run on host `{host}`: {obstacle}")]
     Host {
@@ -245,6 +255,9 @@ impl PlanError {
             Self::TooManyInterfaces { .. } => "leave some `--network` out".into(),
             Self::SameMac { .. } => "leave `mac=` out, and each gets its own".into(),
             Self::NotAllowed { .. } => "add it with `allow=`".into(),
+            Self::NoAddressFree { .. } => {
+                "delete a VM that has one of them, declare a wider range in `config.toml`, or ask a DHCP server: `--network NAME,address=dhcp`".into()
+            }
             Self::Host { .. } => "name another with `--host`, or let the pool choose".into(),
             Self::NoHost { .. } => {
                 "ask for less memory, or stop VMs that are not needed; `bioxen pool hosts POOL` shows what is free".into()

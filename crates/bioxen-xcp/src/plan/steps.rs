@@ -159,7 +159,11 @@ impl Plan {
         }
         if let Interfaces::These(interfaces) = &self.interfaces {
             let each = interfaces.iter().map(|interface| {
-                let how = interface.spec.address.map_or("DHCP".to_owned(), |a| a.to_string());
+                let how = match (interface.spec.address, &interface.lease) {
+                    (Some(address), _) => address.to_string(),
+                    (None, Some(lease)) => format!("one of {}", lease.range().addresses()),
+                    (None, None) => "DHCP".to_owned(),
+                };
                 format!("`{}` ({how})", interface.network.name)
             });
             let list = each.collect::<Vec<_>>().join(", ");

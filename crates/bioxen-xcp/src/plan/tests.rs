@@ -31,6 +31,8 @@ fn pool() -> PoolView {
         free: Some(100 * GIB),
         hosts: hosts.iter().map(|host| reference(host)).collect(),
     };
+    let network =
+        |name: &str| NetworkView { named: named(name), range: None, in_use: BTreeSet::new() };
     let host = |name: &str, memory| HostView {
         named: named(name),
         takes_vms: true,
@@ -38,7 +40,8 @@ fn pool() -> PoolView {
     };
     PoolView {
         templates: vec![template("debian", vec![disk]), template("installer", vec![])],
-        networks: vec![NetworkView { named: named("lan") }, NetworkView { named: named("dmz") }],
+        uuid: "uuid-of-pool".into(),
+        networks: vec![network("lan"), network("dmz")],
         storages: vec![
             storage("shared", "nfs", &["large", "small"]),
             storage("local", "lvm", &["small"]),
@@ -172,4 +175,82 @@ fn steps_that_have_nothing_to_do_are_left_out() {
     machine.files.push(FileCopy { from: "a".into(), to: "a".into() });
     let all = kinds(&all);
     assert_eq!(all, StepKind::ALL[1..]);
+}
+
+/// The pool with addresses declared for a network.
+fn pool_with_range(network: &str, range: &str) -> PoolView {
+    let mut view = pool();
+    let text =
+        format!("prefix = 24\ngateway = '10.0.3.1'\ndns = ['10.0.3.2']\naddresses = '{range}'");
+    let range = toml_edit::de::from_str(&text).unwrap();
+    let ranges = crate::GuestSettings::from_tables([(network.to_owned(), range)].into()).unwrap();
+    view.declare(&ranges.ranges);
+    view
+}
+
+/// What an interface comes to have on a pool when its address is the lowest that it can be.
+fn given(spec: &VmSpec, view: &PoolView) -> Vec<String> {
+    let plan = Plan::new(spec, view).unwrap();
+    let lowest: Vec<IpAddr> = plan.wanted().iter().map(|it| it.lowest().unwrap()).collect();
+    let Interfaces::These(interfaces) = plan.with_addresses(lowest).interfaces else {
+        panic!("the template's interfaces");
+    };
+    let of = |interface: &PlannedInterface| {
+        let NetworkSpec { address, gateway, name_servers, .. } = &interface.spec;
+        let address = address.map_or("dhcp".to_owned(), |address| address.to_string());
+        format!("{} {address} {gateway:?} {name_servers:?}", interface.network.name)
+    };
+    interfaces.iter().map(of).collect()
+}
+
+#[test]
+fn an_interface_gets_an_address_of_those_that_are_declared_for_its_network() {
+    let view = pool_with_range("lan", "10.0.3.1-10.0.3.9");
+    let on = |text: &str| spec().network(text.parse().unwrap());
+    let declared = "Some(10.0.3.1) [10.0.3.2]";
+    assert_eq!(given(&on("lan"), &view), [format!("lan 10.0.3.3/24 {declared}")]);
+    assert_eq!(given(&spec(), &view), [format!("lan 10.0.3.3/24 {declared}")], "the template's");
+    assert_eq!(
+        given(&on("lan,dns=10.0.3.7"), &view),
+        ["lan 10.0.3.3/24 Some(10.0.3.1) [10.0.3.7]"]
+    );
+    for unchanged in ["lan,address=dhcp", "dmz"] {
+        let plan = Plan::new(&on(unchanged), &view).unwrap();
+        assert!(plan.wanted().is_empty() && plan.chosen_address().is_none(), "{unchanged}");
+    }
+    let chosen = Plan::new(&on("lan,address=10.0.9.9/24"), &view).unwrap();
+    assert!(chosen.wanted().is_empty());
+    assert_eq!(chosen.chosen_address(), Some([10, 0, 9, 9].into()));
+    let by_uuid = pool_with_range("uuid-of-lan", "10.0.3.9");
+    assert_eq!(given(&on("lan"), &by_uuid), [format!("lan 10.0.3.9/24 {declared}")]);
+}
+
+#[test]
+fn an_address_that_is_in_use_is_not_wanted_and_a_locked_interface_may_use_its_own() {
+    let mut view = pool_with_range("lan", "10.0.3.3-10.0.3.4");
+    let on = spec().network("lan,allow=10.0.3.77".parse().unwrap());
+    view.networks[0].in_use.insert([10, 0, 3, 3].into());
+    let plan = Plan::new(&on, &view).unwrap();
+    let wanted = plan.wanted();
+    assert_eq!(wanted[0].lowest(), Some([10, 0, 3, 4].into()));
+    let network = &plan.steps().into_iter().find(|it| it.step == StepKind::Network).unwrap().what;
+    assert_eq!(network, "interfaces on `lan` (one of 10.0.3.3-10.0.3.4)");
+    let Interfaces::These(given) = plan.with_addresses(wanted[0].lowest()).interfaces else {
+        panic!("the template's interfaces");
+    };
+    assert_eq!(given[0].allowed().unwrap().len(), 2);
+    view.networks[0].in_use.insert([10, 0, 3, 4].into());
+    assert_eq!(Plan::new(&on, &view).unwrap().wanted()[0].lowest(), None);
+}
+
+#[test]
+fn addresses_that_are_declared_for_no_network_or_several_are_nobodys() {
+    let mut view = pool_with_range("nowhere", "10.0.3.9");
+    assert!(view.networks.iter().all(|network| network.range.is_none()));
+    for network in &mut view.networks {
+        network.named.name = "twin".into();
+    }
+    let twins = pool_with_range("lan", "10.0.3.9").networks[0].range.clone().unwrap();
+    view.declare(&[("twin".to_owned(), twins)].into());
+    assert!(view.networks.iter().all(|network| network.range.is_none()));
 }

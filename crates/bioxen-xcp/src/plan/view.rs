@@ -1,13 +1,17 @@
 //! What a plan needs to know of a pool, as plain data at one moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use xenapi::mirror::View;
 use xenapi::{Ref, class, enums};
 
+use crate::connected_pool::ConnectedPool;
+use crate::guest_settings::DeclaredRange;
 use crate::inventory::{bytes, holds_disks};
+use crate::tags;
 
 /// A thing of a pool, by all that it may be called.
 #[derive(Serialize)]
@@ -42,6 +46,8 @@ impl<T> fmt::Debug for Named<T> {
 /// A pool at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct PoolView {
+    /// Its own identity.
+    pub uuid: String,
     /// Its templates.
     pub templates: Vec<TemplateView>,
     /// Its networks.
@@ -85,6 +91,11 @@ pub struct DiskView {
 pub struct NetworkView {
     /// Which it is.
     pub named: Named<class::Network>,
+    /// The addresses that are declared for it, if any are.
+    pub range: Option<DeclaredRange>,
+    /// The addresses that are in use on it, as far as the pool knows: those that guest tools tell, on
+    /// whichever network, and those that were chosen for interfaces on this one.
+    pub in_use: BTreeSet<IpAddr>,
 }
 
 /// A storage repository.
@@ -114,13 +125,44 @@ pub struct HostView {
 }
 
 impl PoolView {
+    /// Looks at a pool, with the addresses that are declared for its networks.
+    pub fn of_pool(pool: &ConnectedPool) -> Self {
+        let mut of = Self::of(&pool.mirror().view());
+        of.declare(&pool.guests().ranges);
+        of
+    }
+
     /// Looks at a mirror of VMs, disks, networks, storage and hosts.
     pub fn of(view: &View<'_>) -> Self {
+        let pool = view.iter::<class::Pool>().next();
         Self {
+            uuid: pool.map(|(_, pool)| pool.uuid.clone()).unwrap_or_default(),
             templates: templates(view),
             networks: networks(view),
             storages: storages(view),
             hosts: hosts(view),
+        }
+    }
+
+    /// Notes which addresses are declared for networks, by their names or uuids. A declaration that is for no
+    /// network of the pool, or for several, is for none, and that is logged.
+    pub fn declare(&mut self, ranges: &BTreeMap<String, DeclaredRange>) {
+        for (wanted, range) in ranges {
+            let by_uuid = |network: &&mut NetworkView| network.named.uuid == *wanted;
+            let found = match self.networks.iter_mut().find(by_uuid) {
+                Some(found) => vec![found],
+                None => self.networks.iter_mut().filter(|it| it.named.name == *wanted).collect(),
+            };
+            let count = found.len();
+            if let Ok([network]) = <[&mut NetworkView; 1]>::try_from(found) {
+                network.range = Some(range.clone());
+                continue;
+            }
+            tracing::warn!(
+                network = %wanted,
+                count,
+                "addresses are declared for a network, and there is not one of that name"
+            );
         }
     }
 }
@@ -158,8 +200,22 @@ fn number(device: &str) -> u32 {
 }
 
 fn networks(view: &View<'_>) -> Vec<NetworkView> {
+    let told: BTreeSet<IpAddr> = view
+        .iter::<class::VmGuestMetrics>()
+        .flat_map(|(_, metrics)| metrics.networks.values())
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    let mut chosen: BTreeMap<Ref<class::Network>, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (_, interface) in view.iter::<class::Vif>() {
+        let address = interface.other_config.get(tags::ADDRESS);
+        if let Some(address) = address.and_then(|address| address.parse().ok()) {
+            chosen.entry(interface.network.clone()).or_default().insert(address);
+        }
+    }
     let of = |(reference, network): (_, &std::sync::Arc<xenapi::network::Record>)| NetworkView {
+        in_use: told.iter().chain(chosen.get(&reference).into_iter().flatten()).copied().collect(),
         named: Named::new(reference, &network.uuid, &network.name_label),
+        range: None,
     };
     view.iter::<class::Network>().map(of).collect()
 }

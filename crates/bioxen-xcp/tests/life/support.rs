@@ -40,6 +40,7 @@ pub(crate) async fn lab_of(builder: PoolBuilder) -> Lab {
         user: "root".into(),
         password: SecretReference::File(password.path().into()),
         trust: TrustSettings::Nothing,
+        guests: bioxen_xcp::GuestSettings::default(),
     };
     let pool = ConnectedPool::open(&settings, OWNER, Care::default()).await.unwrap();
     Lab { sim, pool, settings, _password: password }

@@ -173,6 +173,7 @@ pub(crate) fn settings(url: &str, password: &std::path::Path) -> PoolSettings {
         user: "root".into(),
         password: SecretReference::File(password.into()),
         trust: TrustSettings::Nothing,
+        guests: bioxen_xcp::GuestSettings::default(),
     }
 }
 

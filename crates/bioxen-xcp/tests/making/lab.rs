@@ -6,7 +6,7 @@ use std::time::Duration;
 use bioxen_core::{Event, VmSpec};
 use bioxen_xcp::making::{MakeOrder, NoJournal, WorkerSource};
 use bioxen_xcp::plan::Deadlines;
-use bioxen_xcp::{Care, ConnectedPool, PoolName, PoolSettings, TrustSettings};
+use bioxen_xcp::{Care, ConnectedPool, GuestSettings, PoolName, PoolSettings, TrustSettings};
 use uuid::Uuid;
 use xenapi_sim::Pool;
 use xenapi_sim::guest::ProcessOptions;
@@ -14,6 +14,7 @@ use xenapi_sim::guest::ProcessOptions;
 pub(crate) struct Lab {
     pub(crate) sim: Pool,
     pub(crate) pool: Arc<ConnectedPool>,
+    pub(crate) settings: PoolSettings,
     pub(crate) events: Arc<Mutex<Vec<Event>>>,
     port: u16,
     _password: tempfile::NamedTempFile,
@@ -24,6 +25,11 @@ pub(crate) const TEMPLATE: &str = "Debian 12 (cloud-init)";
 
 impl Lab {
     pub(crate) async fn new() -> Self {
+        Self::with(GuestSettings::default()).await
+    }
+
+    /// A pool of which this is declared.
+    pub(crate) async fn with(guests: GuestSettings) -> Self {
         let port = if nix::unistd::geteuid().is_root() { 22 } else { 2222 };
         let options = ProcessOptions { ssh_port: Some(port), ..ProcessOptions::default() };
         let sim = Pool::builder()
@@ -41,9 +47,15 @@ impl Lab {
             user: "root".into(),
             password: format!("file:{}", password.path().display()).parse().unwrap(),
             trust: TrustSettings::Nothing,
+            guests,
         };
         let pool = ConnectedPool::open(&settings, Uuid::now_v7(), Care::default()).await.unwrap();
-        Self { sim, pool, events: Arc::default(), port, _password: password }
+        Self { sim, pool, settings, events: Arc::default(), port, _password: password }
+    }
+
+    /// The same pool for another controller.
+    pub(crate) async fn another(&self) -> Arc<ConnectedPool> {
+        ConnectedPool::open(&self.settings, Uuid::now_v7(), Care::default()).await.unwrap()
     }
 
     pub(crate) fn spec(&self, name: &str) -> VmSpec {

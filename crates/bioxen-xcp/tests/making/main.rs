@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
 #![cfg(target_os = "linux")]
 
+mod addresses;
 mod lab;
 
 use std::sync::Arc;

@@ -49,6 +49,7 @@ impl SimulatedPool {
             user: "root".into(),
             password: format!("file:{}", password.display()).parse().unwrap(),
             trust: TrustSettings::Nothing,
+            guests: bioxen_xcp::GuestSettings::default(),
         };
         let mut configuration = Configuration::read(files.path().join("config.toml")).unwrap();
         configuration.add_pool(&settings).unwrap();

@@ -81,18 +81,20 @@ fn of_pool(pool: &PoolSettings, configuration: &Configuration) -> Vec<Row> {
         }
         TrustSettings::Nothing => None,
     };
-    [
+    let own = [
         ("addresses", addresses.join(", ")),
         ("user", pool.user.clone()),
         ("password", pool.password.to_string()),
-    ]
-    .into_iter()
-    .chain(trust)
-    .map(|(setting, value)| {
-        let name = format!("pools.{}.{setting}", pool.name);
-        Row { origin: configuration.origin(&name), name, value }
-    })
-    .collect()
+    ];
+    own.into_iter()
+        .chain(trust)
+        .map(|(setting, value)| (setting.to_owned(), value))
+        .chain(pool.guests.entries())
+        .map(|(setting, value)| {
+            let name = format!("pools.{}.{setting}", pool.name);
+            Row { origin: configuration.origin(&name), name, value }
+        })
+        .collect()
 }
 
 fn defaults(settings: &Settings) -> Vec<Row> {

@@ -55,6 +55,7 @@ impl Lab {
                 .parse::<SecretReference>()
                 .map_err(|error| Failure::DemoPool(io::Error::other(error.to_string())))?,
             trust: TrustSettings::Nothing,
+            guests: bioxen_xcp::GuestSettings::default(),
         };
         let configuration = directory.path().join("config.toml");
         let mut configuration =

@@ -80,6 +80,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         user: arguments.user.clone(),
         password: arguments.password.clone(),
         trust: acquaintance::said(arguments.fingerprint, arguments.certificate_authority.as_ref())?,
+        guests: bioxen_xcp::GuestSettings::default(),
     };
     let hosts = if arguments.no_check {
         None

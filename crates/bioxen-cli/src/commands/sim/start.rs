@@ -101,6 +101,7 @@ pub(super) fn settings(place: &Place, served: &Served) -> Result<PoolSettings, S
         user: DEFAULT_USER.to_owned(),
         password: place.password_reference(),
         trust: TrustSettings::Fingerprint(fingerprint),
+        guests: bioxen_xcp::GuestSettings::default(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bioxen::{VmName, VmSpec};
 use bioxen_core::MachineSpec;
 use bioxen_xcp::making;
+use bioxen_xcp::plan::PlanError;
 use serde::Serialize;
 
 use super::making::{Making, Origin};
@@ -52,7 +53,10 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     registry.ensure_free(&arguments.new)?;
     runtime::block_on(async {
         let origin = registry.reach(&arguments.name).await?;
-        let outcome = if arguments.dry_run {
+        let outcome = if let Some(address) = origin.fixed_address() {
+            let (vm, origin) = (arguments.new.clone(), arguments.name.to_string());
+            Err(Failure::Plan(Box::new(PlanError::AddressTaken { vm, origin, address })))
+        } else if arguments.dry_run {
             plan(arguments, &origin)
         } else {
             let spec = spec(arguments, &origin);

@@ -71,7 +71,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let wanted = spec.machine().and_then(|machine| machine.pool.clone());
         let pool = registry.connect(wanted.as_deref()).await?;
         let outcome = if arguments.dry_run {
-            plan(arguments, &spec, &pool)
+            plan(arguments, &spec, &registry, &pool)
         } else {
             arguments.making.carry_out(&spec, Origin::Template, &registry, &pool).await
         };
@@ -80,9 +80,15 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-fn plan(arguments: &Arguments, spec: &VmSpec, pool: &ConnectedPool) -> Result<ExitCode, Failure> {
-    let plan = Plan::new(spec, &PoolView::of(&pool.mirror().view()))
+fn plan(
+    arguments: &Arguments,
+    spec: &VmSpec,
+    registry: &Registry,
+    pool: &ConnectedPool,
+) -> Result<ExitCode, Failure> {
+    let plan = Plan::new(spec, &PoolView::of_pool(pool))
         .map_err(|error| Failure::Plan(Box::new(error)))?;
+    let plan = registry.with_addresses(plan)?;
     let steps = plan.steps();
     let rendered = if arguments.making.json {
         json::render(&Planned { plan: &plan, pool: pool.name().as_str(), steps })
