@@ -81,6 +81,8 @@ pub(crate) enum Failure {
     UnknownCertificate { address: Endpoint, found: Fingerprint },
     #[error(transparent)]
     State(StateError),
+    #[error("vm `{vm}` is on pool `{pool}`, which is not in the configuration any more")]
+    UnknownPool { vm: VmName, pool: String },
     #[error("a vm of type `{vm_type}` cannot outlive the command that makes it")]
     NeedsDaemon { vm_type: VmType },
     #[error("option file `{}` cannot be read", path.display())]
@@ -172,6 +174,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::NoPools
+            | Self::UnknownPool { .. }
             | Self::Configuration(ConfigurationError::NoSuchPool(_))
             | Self::Pool(PoolError::NoSuchPool(_)) => 3,
             Self::Configuration(ConfigurationError::Duplicate { .. })
@@ -271,6 +274,9 @@ impl Failure {
                 "compare it with the host's own, then give it: `--fingerprint {found}`"
             )),
             Self::State(error) => error.hint(),
+            Self::UnknownPool { vm, pool } => Some(format!(
+                "put it back, `bioxen pool add {pool} URL --password WHERE`, or let go of the VM: `bioxen vm forget {vm}`"
+            )),
             Self::NeedsDaemon { .. } => Some(
                 "use `bioxen run`, `bioxen eval` or `bioxen repl`, which make one and end it"
                     .into(),

@@ -86,13 +86,27 @@ impl Registry {
         ConnectedPool::open(&settings, owner, Care::default()).await.map_err(Failure::Pool)
     }
 
+    /// Logs in to the pool of a VM that is remembered.
+    pub(crate) async fn connect_to(&self, row: &Vm) -> Result<Arc<ConnectedPool>, Failure> {
+        if !has_pool(&configuration::read()?, row) {
+            let (vm, pool) = (row.name().clone(), row.pool().to_owned());
+            return Err(Failure::UnknownPool { vm, pool });
+        }
+        self.connect(Some(row.pool())).await
+    }
+
     /// A VM that is remembered, on its pool.
     pub(crate) async fn reach(&self, name: &VmName) -> Result<Remembered, Failure> {
         let row = self.vm(name)?;
-        let pool = self.connect(Some(row.pool())).await?;
+        let pool = self.connect_to(&row).await?;
         let machine = machine_of(&pool, &row).map_err(Failure::machine)?;
         Ok(Remembered { row, pool, machine })
     }
+}
+
+/// Whether the pool of a VM is in the configuration still.
+pub(crate) fn has_pool(configuration: &Configuration, row: &Vm) -> bool {
+    configuration.find_pool(row.pool()).is_some()
 }
 
 /// The machine of a VM, by its uuid or by the name that it was being made under.

@@ -66,6 +66,7 @@ fn remembered() -> Vec<Failure> {
         Failure::NoEntry { vm: vm() },
         Failure::NoPools,
         Failure::WhichPool { there: "`lab` and `office`".into() },
+        Failure::UnknownPool { vm: vm(), pool: "lab".into() },
         Failure::WaitTimeout { vm: vm(), after: AFTER },
         Failure::MakeTimeout { vm: vm(), after: AFTER },
     ]);
@@ -96,6 +97,11 @@ fn planned() -> Vec<Failure> {
         },
         PlanError::DiskTooSmall { vm: vm(), template: template(), wanted: GIB, least: 2 * GIB },
         PlanError::NoHost { vm: vm(), needed: 64 * GIB, hosts: Vec::new() },
+        PlanError::NoAddressFree {
+            vm: vm(),
+            network: "lab".into(),
+            range: "10.0.0.20-10.0.0.99".parse().expect("it is one"),
+        },
         PlanError::AddressTaken { vm: vm(), origin: "web".into(), address: [10, 0, 0, 7].into() },
         PlanError::Ambiguous {
             vm: vm(),

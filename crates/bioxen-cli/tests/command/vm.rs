@@ -287,6 +287,86 @@ fn an_adopted_vm_is_used_and_never_deleted() {
 }
 
 #[test]
+fn a_vm_whose_pool_is_known_no_more_is_told_of_and_can_be_forgotten() {
+    let home = home("1");
+    let made = home.create("gc", &["--no-wait"]);
+    let uuid = made["uuid"].as_str().unwrap();
+    let configuration = std::fs::read_to_string(home.path("config/config.toml")).unwrap();
+    assert_eq!(home.run(&["pool", "remove", "sim"]).code, Some(0));
+
+    let row = &home.done(&["list"])[0];
+    assert_eq!((&row["state"], &row["pool_known"]), (&Value::Null, &false.into()));
+    assert!(home.vm(&["list"]).stdout.contains("pool unknown"));
+    for arguments in
+        [&["vm", "delete", "gc", "--yes"][..], &["vm", "show", "gc"], &["vm", "stop", "gc"]]
+    {
+        let (code, said) = home.refused(arguments);
+        assert!(code == 3 && said.contains("pool `sim`, which is not in"), "{arguments:?}: {said}");
+        assert!(said.contains("bioxen vm forget gc") && said.contains("pool add sim"), "{said}");
+    }
+    assert_eq!(home.done(&["gc", "--dry-run"])[0]["kind"], "record");
+    assert_eq!(home.done(&["leaks"])[0]["name"], "gc");
+    let collected = home.vm(&["gc", "--yes", "--json"]);
+    assert_eq!((collected.code, &collected.json()[0]["settled"]), (Some(1), &false.into()));
+
+    // Put back, it can be used and is not simply forgotten.
+    std::fs::write(home.path("config/config.toml"), &configuration).unwrap();
+    assert_eq!(home.refused(&["vm", "forget", "gc"]).0, 4);
+    assert_eq!(home.done(&["list"])[0]["state"], "running");
+    assert_eq!(home.run(&["pool", "remove", "sim"]).code, Some(0));
+    let forgotten = home.vm(&["forget", "gc"]);
+    let said = format!(
+        "vm `gc` is forgotten; what there is of it stays on pool `sim`, with our marks, as {uuid}\n"
+    );
+    assert_eq!(forgotten, Ended::well(&said));
+    assert_eq!(home.names(), [""; 0]);
+    assert_eq!(home.status()["vms"], 1);
+}
+
+#[test]
+fn a_vm_gets_an_address_of_those_that_are_declared_and_gives_it_back() {
+    let home = home("1");
+    let network = "Pool-wide network associated with eth0";
+    let path = home.path("config/config.toml");
+    let declared = format!(
+        "\n[pools.sim.networks.\"{network}\"]\naddresses = \"10.0.3.100-10.0.3.101\"\nprefix = 24\n\
+         gateway = \"10.0.3.1\"\ndns = [\"10.0.3.1\"]\n"
+    );
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, before + &declared).unwrap();
+    let shown = home.run(&["config", "show"]).stdout;
+    assert!(shown.contains("10.0.3.100-10.0.3.101"), "{shown}");
+
+    let address = |planned: &Value| planned["interfaces"]["these"][0]["address"].clone();
+    let plan = |more: &[&str]| {
+        let create = ["create", "new", "--template", TEMPLATE, "--dry-run"];
+        home.done(&[&create[..], more].concat())
+    };
+    assert_eq!(address(&plan(&[])), "10.0.3.100/24", "the template's interface is there");
+    assert_eq!(address(&plan(&["--network", &format!("{network},address=dhcp")])), Value::Null);
+    let one = home.create("one", &["--no-wait"]);
+    assert_eq!(one["address"], "10.0.3.100");
+    let shown = home.done(&["show", "one"]);
+    assert_eq!(shown["address_known_by"], "static");
+    assert_eq!(address(&plan(&[])), "10.0.3.101/24");
+    assert_eq!(home.create("two", &["--no-wait"])["address"], "10.0.3.101");
+    for arguments in [&["--dry-run"][..], &["--no-wait"]] {
+        let create = ["vm", "create", "three", "--template", TEMPLATE];
+        let (code, said) = home.refused(&[&create[..], arguments].concat());
+        assert!(
+            code != 0 && said.contains("no address of 10.0.3.100-10.0.3.101 is free"),
+            "{said}"
+        );
+    }
+    assert_eq!(home.names(), ["one", "two"]);
+    let (_, said) = home.refused(&["vm", "clone", "one", "copy"]);
+    assert!(said.contains("both would have the address 10.0.3.100"), "{said}");
+    home.done(&["delete", "one", "--yes"]);
+    assert_eq!(address(&plan(&[])), "10.0.3.100/24");
+    home.done(&["delete", "two", "--yes"]);
+}
+
+#[test]
 fn a_screen_is_shown_through_a_port_of_this_machine() {
     let home = home("1");
     home.create("gc", &["--no-wait"]);

@@ -53,7 +53,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Err(Failure::NotConfirmed { what: format!("vm `{name}` was not deleted") });
     }
     let deleted = runtime::block_on(async {
-        let pool = registry.connect(Some(row.pool())).await?;
+        let pool = registry.connect_to(&row).await?;
         let deleted = match registry::machine_of(&pool, &row) {
             Ok(machine) => {
                 let vm = Remembered { row, pool: Arc::clone(&pool), machine };

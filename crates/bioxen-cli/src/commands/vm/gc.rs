@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bioxen_state::Vm;
 use bioxen_xcp::ConnectedPool;
 use bioxen_xcp::leaks::{Fate, Kind, Leak, Reason};
 use serde::Serialize;
@@ -112,15 +113,21 @@ async fn gc(
         pools.there.iter().map(|pool| leftovers::find(registry, pool)).collect();
     let found = found?;
     let before: Vec<Row> = found.iter().flat_map(rows).collect();
-    let is_nothing = before.is_empty();
-    let rows = if arguments.dry_run || is_nothing {
-        before
+    let unknown = on_unknown_pools(registry, arguments.pool.as_deref())?;
+    let is_nothing = before.is_empty() && unknown.is_empty();
+    let rows = if arguments.dry_run {
+        [before, unknown].concat()
     } else {
-        let question = format!("{}Remove what can be removed of this?", table(&before));
-        if !arguments.yes && confirmation::ask_beside(question).await? != Some(true) {
-            return Err(Failure::NotConfirmed { what: "nothing was removed".into() });
+        let mut rows = Vec::new();
+        if !before.is_empty() {
+            let question = format!("{}Remove what can be removed of this?", table(&before));
+            if !arguments.yes && confirmation::ask_beside(question).await? != Some(true) {
+                return Err(Failure::NotConfirmed { what: "nothing was removed".into() });
+            }
+            rows = collect(registry, found).await?;
         }
-        collect(registry, found).await?
+        rows.extend(unknown.into_iter().map(left_unknown));
+        rows
     };
     let rendered = if arguments.json {
         json::render(&rows)
@@ -149,8 +156,33 @@ async fn collect(registry: &Registry, found: Vec<Found>) -> Result<Vec<Row>, Fai
 pub(super) fn rows(found: &Found) -> Vec<Row> {
     let leaks = found.leaks.iter().map(|leak| row_of(&found.pool, leak));
     let remembered = found.rows.iter().filter(|row| !leftovers::is_there(&found.pool, row));
-    let records = remembered.map(|row| record(&found.pool, row.name().as_str()));
+    let pool = found.pool.name().as_str();
+    let records = remembered.map(|row| record(pool, row.name().as_str()));
     leaks.chain(records).collect()
+}
+
+/// VMs that are remembered of pools which are in the configuration no more; none where one pool is asked for.
+pub(super) fn on_unknown_pools(
+    registry: &Registry,
+    asked: Option<&str>,
+) -> Result<Vec<Row>, Failure> {
+    if asked.is_some() {
+        return Ok(Vec::new());
+    }
+    let configuration = configuration::read()?;
+    let mut vms = registry.state().vms().map_err(Failure::State)?;
+    vms.retain(|vm| !registry::has_pool(&configuration, vm));
+    let row = |vm: &Vm| Row {
+        uuid: vm.uuid.clone(),
+        why: "its pool is not in the configuration".to_owned(),
+        ..record(vm.pool(), vm.name().as_str())
+    };
+    Ok(vms.iter().map(row).collect())
+}
+
+fn left_unknown(row: Row) -> Row {
+    let outcome = format!("left: `bioxen vm forget {}` lets go of it", row.name);
+    Row { outcome: Some(outcome), settled: Some(false), ..row }
 }
 
 fn row_of(pool: &ConnectedPool, leak: &Leak) -> Row {
@@ -174,9 +206,9 @@ fn row_of(pool: &ConnectedPool, leak: &Leak) -> Row {
     }
 }
 
-fn record(pool: &ConnectedPool, name: &str) -> Row {
+fn record(pool: &str, name: &str) -> Row {
     Row {
-        pool: pool.name().to_string(),
+        pool: pool.to_owned(),
         kind: "record",
         name: name.to_owned(),
         uuid: None,
@@ -191,7 +223,9 @@ fn record(pool: &ConnectedPool, name: &str) -> Row {
 
 fn row_after(pool: &ConnectedPool, outcome: &Outcome) -> Row {
     let (row, what) = match outcome {
-        Outcome::Forgotten(name) => (record(pool, name.as_str()), "forgotten".to_owned()),
+        Outcome::Forgotten(name) => {
+            (record(pool.name().as_str(), name.as_str()), "forgotten".to_owned())
+        }
         Outcome::Held(leak) => (row_of(pool, leak), "left: somebody else sees to it".to_owned()),
         Outcome::Leak(outcome) => {
             let what = match &outcome.fate {

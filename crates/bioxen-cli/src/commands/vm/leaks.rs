@@ -29,7 +29,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let found: Result<Vec<_>, _> =
             pools.there.iter().map(|pool| leftovers::find(&registry, pool)).collect();
         gc::close(&pools).await;
-        let rows: Vec<Row> = found?.iter().flat_map(gc::rows).collect();
+        let mut rows: Vec<Row> = found?.iter().flat_map(gc::rows).collect();
+        rows.extend(gc::on_unknown_pools(&registry, arguments.pool.as_deref())?);
         Ok((rows, pools.all_asked))
     })?;
     let rendered = if arguments.json { json::render(&rows) } else { gc::table(&rows).into_bytes() };

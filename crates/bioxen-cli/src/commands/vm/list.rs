@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::registry::{self, Registry};
 use crate::table::{quantity, text};
-use crate::{json, output, report, runtime, shown, table};
+use crate::{configuration, json, output, report, runtime, shown, table};
 
 /// List the VMs that were made or adopted
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,8 @@ struct Row {
     uuid: Option<String>,
     /// What its pool says; `null` where that was not reached, `gone` where the VM is not there.
     state: Option<String>,
+    /// Whether its pool is in the configuration still.
+    pool_known: bool,
     /// Where it is in its life: `making`, `ready` or `deleting`.
     phase: &'static str,
     address: Option<String>,
@@ -57,6 +59,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let cells = |row: &Row| {
             let state = match row.phase {
+                _ if !row.pool_known => "pool unknown".to_owned(),
                 "ready" => dash(&row.state),
                 phase => phase.to_owned(),
             };
@@ -86,8 +89,13 @@ async fn rows(registry: &Registry, vms: Vec<Vm>) -> Result<Vec<Row>, Failure> {
     for vm in vms {
         by_pool.entry(vm.pool().to_owned()).or_default().push(vm);
     }
+    let configuration = configuration::read()?;
     let mut rows = Vec::new();
     for (pool, vms) in by_pool {
+        if configuration.find_pool(&pool).is_none() {
+            rows.extend(vms.iter().map(|vm| Row { pool_known: false, ..row(vm, None, None) }));
+            continue;
+        }
         let connected = registry.connect(Some(&pool)).await;
         if let Err(failure) = &connected {
             // What is remembered is shown all the same.
@@ -120,6 +128,7 @@ fn row(vm: &Vm, state: Option<String>, details: Option<&Details>) -> Row {
         pool: vm.pool().to_owned(),
         uuid: vm.uuid.clone(),
         state,
+        pool_known: true,
         phase: vm.phase().name(),
         address: vm.address.map(|address| address.ip.to_string()),
         memory: details.map(|details| details.memory).or(vm.memory),
