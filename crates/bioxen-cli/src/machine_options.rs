@@ -38,7 +38,8 @@ pub(crate) struct PlaceOptions {
 
     /// Network that it is on, with `,address=10.0.0.7/24` and the like; may be repeated
     ///
-    /// After the network's name or uuid may come, each after a comma: address=IP/PREFIX (otherwise DHCP),
+    /// After the network's name or uuid may come, each after a comma: address=IP/PREFIX or address=dhcp
+    /// (otherwise one of the range that is declared for it, or DHCP),
     /// gateway=IP, dns=IP, mac=MAC, and allow=IP, beyond which the pool lets nothing through.
     #[arg(long, value_name = "NETWORK[,KEY=VALUE…]", help_heading = MACHINE)]
     network: Vec<NetworkSpec>,
