@@ -209,8 +209,8 @@ impl Controller {
         let there = pool.mirror().by_name::<xenapi::class::Vm>(SHARED);
         let (machine, _) = there.into_iter().next().context("no VM is shared")?;
         let host_key = self.connection().await?.host_key().clone();
-        let (user, port, client_key) = (USER.to_owned(), ssh_port(), self.key()?);
-        let entry = Entry { user, port, host_key, client_key };
+        let (user, port, login) = (USER.to_owned(), ssh_port(), Login::Key(self.key()?));
+        let entry = Entry { user, port, host_key, login };
         for index in 0..count {
             let name = VmName::member(&VmName::new("crowd")?, index)?;
             self.backend.attach(name, Arc::clone(&pool), machine.clone(), entry.clone(), None);

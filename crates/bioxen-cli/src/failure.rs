@@ -409,13 +409,15 @@ fn of_pool(cause: &Cause) -> u8 {
 /// What the shell sees where a guest was not spoken to.
 fn of_ssh(error: &SshError) -> u8 {
     match error {
-        SshError::Command { .. } => 2,
+        SshError::Command { .. } | SshError::Identity { .. } => 2,
+        SshError::Jump { source } => of_ssh(source),
         SshError::LoginRefused { .. } | SshError::Refused { .. } => 6,
         SshError::Connect { .. }
         | SshError::Timeout { .. }
         | SshError::WrongHostKey { .. }
         | SshError::NothingInCommon { .. }
         | SshError::Handshake { .. }
+        | SshError::NoWay { .. }
         | SshError::Lost { .. } => 5,
         _ => 1,
     }

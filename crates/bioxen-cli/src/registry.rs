@@ -12,7 +12,7 @@ use bioxen_state::{Address, Controller, KnownBy, Network, NewVm, Source, State, 
 use bioxen_xcp::machine::MachineError;
 use bioxen_xcp::making::{self, AddressSource, Entry, Journal, JournalError, Known};
 use bioxen_xcp::plan::{Plan, PlanError, Wanted};
-use bioxen_xcp::ssh::{ClientKey, Connection};
+use bioxen_xcp::ssh::{ClientKey, Connection, Login};
 use bioxen_xcp::tags::{making_label, read_making_label};
 use bioxen_xcp::{Care, Configuration, ConnectedPool, Machine};
 use xenapi::class;
@@ -142,13 +142,20 @@ impl Remembered {
     pub(crate) fn entry(&self) -> Result<Entry, Failure> {
         let missing = || Failure::NoEntry { vm: self.row.name().clone() };
         let host_key = self.row.host_key.as_deref().ok_or_else(missing)?;
-        let client_key = self.row.client_key.as_ref().ok_or_else(missing)?;
-        let client_key = xenapi::Secret::from(client_key.expose().to_owned());
+        let login = match &self.row.client_key {
+            Some(key) => {
+                let key = xenapi::Secret::from(key.expose().to_owned());
+                Login::Key(ClientKey::from_openssh(&key).map_err(|_| missing())?)
+            }
+            // One that was adopted without a key is entered by the user's agent.
+            None if self.row.adopted() => Login::Agent(None),
+            None => return Err(missing()),
+        };
         Ok(Entry {
             user: self.row.ssh_user.clone().ok_or_else(missing)?,
             port: self.row.ssh_port,
             host_key: host_key.parse().map_err(|_| missing())?,
-            client_key: ClientKey::from_openssh(&client_key).map_err(|_| missing())?,
+            login,
         })
     }
 
@@ -166,7 +173,7 @@ impl Remembered {
         let began = Instant::now();
         let address = self.address(patience).await?;
         let left = patience.saturating_sub(began.elapsed());
-        making::reach(address, &entry, left).await.map_err(Failure::ssh)
+        making::reach(&self.pool, address, &entry, left).await.map_err(Failure::ssh)
     }
 
     /// What is known of it, for finishing it.
@@ -312,6 +319,11 @@ async fn lease(
     }
 }
 
+/// A key as it is kept.
+pub(crate) fn secret(key: &ClientKey) -> bioxen_state::Secret {
+    bioxen_state::Secret::from(key.to_openssh().expose().to_owned())
+}
+
 fn note(state: &State, name: &VmName, known: &Known) -> Result<(), StateError> {
     state.update(name, |vm| {
         vm.uuid.clone_from(&known.uuid);
@@ -324,8 +336,7 @@ fn note(state: &State, name: &VmName, known: &Known) -> Result<(), StateError> {
             vm.ssh_user = Some(entry.user.clone());
             vm.ssh_port = entry.port;
             vm.host_key = Some(entry.host_key.to_string());
-            let key = entry.client_key.to_openssh();
-            vm.client_key = Some(bioxen_state::Secret::from(key.expose().to_owned()));
+            vm.client_key = entry.client_key().map(secret);
         }
         if let Some((ip, source)) = known.address {
             let known_by = match source {

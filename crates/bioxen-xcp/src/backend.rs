@@ -303,7 +303,7 @@ impl XcpngBackend {
                 let hint = "see that it runs, and that its guest tools do".to_owned();
                 failed(hint, error.into())
             })?;
-            let connection = making::reach(address, &held.entry, REACHED_WITHIN)
+            let connection = making::reach(&held.pool, address, &held.entry, REACHED_WITHIN)
                 .await
                 .map_err(|error| failed(error.hint(), error.into()))?;
             Reached { connection, address, source }

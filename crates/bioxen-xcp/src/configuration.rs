@@ -385,6 +385,7 @@ mod tests {
             fingerprint: Some("ab".repeat(32)),
             certificate_authority: None,
             networks: BTreeMap::new(),
+            ssh: None,
         };
         PoolSettings::from_table(name, table).unwrap()
     }

@@ -16,8 +16,9 @@ use uuid::Uuid;
 use xenapi::class::{self, Class};
 use xenapi::{Client, Mirror, Ref};
 
-use crate::guest_settings::GuestSettings;
+use crate::guest_settings::{GuestSettings, Jump};
 use crate::pool::{PoolError, PoolName, PoolSettings};
+use crate::ssh::{Connection, SshError, Target};
 
 /// How long a pool may take to tell what it holds.
 const FILLED_WITHIN: Duration = Duration::from_mins(2);
@@ -53,6 +54,8 @@ pub struct ConnectedPool {
     care: Care,
     guests: GuestSettings,
     given: Mutex<HashMap<(String, IpAddr), Uuid>>,
+    /// The connection to the host by way of which guests are reached, once there is one.
+    way: tokio::sync::Mutex<Option<Connection>>,
     storages: Mutex<HashMap<Ref<class::Sr>, Arc<Semaphore>>>,
     power: Arc<Semaphore>,
     /// When the next power operation may begin.
@@ -96,6 +99,7 @@ impl ConnectedPool {
             care,
             guests: settings.guests.clone(),
             given: Mutex::default(),
+            way: tokio::sync::Mutex::default(),
             storages: Mutex::default(),
             power: Arc::new(Semaphore::new(care.power_operations.max(1))),
             next_power: Mutex::new(Instant::now()),
@@ -126,6 +130,27 @@ impl ConnectedPool {
     /// What is declared of the guests of its VMs.
     pub fn guests(&self) -> &GuestSettings {
         &self.guests
+    }
+
+    /// Connects to a guest, by way of the pool's jump host where there is one: all go over one connection to
+    /// that.
+    pub async fn enter(&self, target: &Target) -> Result<Connection, SshError> {
+        match &self.guests.jump {
+            None => Connection::open(target).await,
+            Some(jump) => {
+                let way = self.way(jump).await;
+                let way = way.map_err(|source| SshError::Jump { source: Box::new(source) })?;
+                Connection::open_through(&way, target).await
+            }
+        }
+    }
+
+    async fn way(&self, jump: &Jump) -> Result<Connection, SshError> {
+        let mut there = self.way.lock().await;
+        match there.as_ref().filter(|way| !way.is_closed()) {
+            Some(way) => Ok(way.clone()),
+            None => Ok(there.insert(Connection::open(&jump.target().await?).await?).clone()),
+        }
     }
 
     /// The addresses on a network that this controller has given to VMs.
@@ -195,6 +220,9 @@ impl ConnectedPool {
 
     /// Logs out.
     pub async fn close(&self) -> Result<(), PoolError> {
+        if let Some(way) = self.way.lock().await.take() {
+            way.close().await;
+        }
         self.client.close().await.map_err(|source| self.failure(source))
     }
 }

@@ -1,4 +1,7 @@
-//! What a pool's configuration says of the guests of its VMs: which addresses they are given.
+//! What a pool's configuration says of the guests of its VMs: which addresses they are given, and how they
+//! are reached.
+
+mod jump;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,11 +9,16 @@ use std::net::IpAddr;
 use bioxen_core::{AddressRange, InterfaceAddress, InvalidAddress, InvalidRange};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use jump::SshTable;
+pub use jump::{Identity, InvalidJump, Jump, JumpPlace};
+
 /// What is declared of the guests of a pool's VMs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestSettings {
     /// The addresses that they are given, by the name or uuid of the network.
     pub ranges: BTreeMap<String, DeclaredRange>,
+    /// By way of which host they are reached, if by any.
+    pub jump: Option<Jump>,
 }
 
 /// Addresses of a network that VMs are given where nothing else is said.
@@ -71,7 +79,8 @@ impl GuestSettings {
             Ok(range) => Ok((network, range)),
             Err(error) => Err((network, error)),
         };
-        Ok(Self { ranges: networks.into_iter().map(read).collect::<Result<_, _>>()? })
+        let ranges = networks.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { ranges, jump: None })
     }
 
     /// All that is declared, each by its key in the pool's table with its value as text.
@@ -89,6 +98,15 @@ impl GuestSettings {
                 let servers = range.name_servers.iter().map(IpAddr::to_string);
                 add("dns", servers.collect::<Vec<_>>().join(", "));
             }
+        }
+        if let Some(Jump { place, host_key, identity }) = &self.jump {
+            let (how, identity) = match identity {
+                Identity::Agent => ("agent", "true".to_owned()),
+                Identity::File(path) => ("identity", format!("file:{}", path.display())),
+            };
+            let jump = [("jump", place.to_string()), ("host_key", host_key.to_string())];
+            let all = jump.into_iter().chain([(how, identity)]);
+            entries.extend(all.map(|(key, value)| (format!("ssh.{key}"), value)));
         }
         entries
     }

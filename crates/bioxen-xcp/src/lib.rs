@@ -46,7 +46,9 @@ pub use backend::{XcpngBackend, XcpngBuilder};
 pub use configuration::{Configuration, ConfigurationError, NoSuchPool};
 pub use connected_pool::{Care, ConnectedPool, Permit};
 pub use defaults::{GuestUser, InvalidDefault, Label, NamePrefix, Size, XcpngDefaults};
-pub use guest_settings::{DeclaredRange, GuestSettings, InvalidDeclaration};
+pub use guest_settings::{
+    DeclaredRange, GuestSettings, Identity, InvalidDeclaration, InvalidJump, Jump, JumpPlace,
+};
 pub use machine::{Machine, MachineError};
 pub use pool::{
     DEFAULT_USER, InvalidPool, InvalidPoolName, PoolError, PoolName, PoolSettings, TrustSettings,

@@ -46,7 +46,7 @@ pub use worker_image::{NoWorkerImage, WorkerSource};
 use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
 use crate::plan::{Deadlines, Plan, PoolView, StepKind, Wanted};
-use crate::ssh::{ClientKey, Connection, PublicKey};
+use crate::ssh::{ClientKey, Connection, Login, PublicKey};
 use crate::tags::Tags;
 
 /// What is to be made, for whom, and who is told.
@@ -126,8 +126,18 @@ pub struct Entry {
     pub port: u16,
     /// The key that the guest shows.
     pub host_key: PublicKey,
-    /// The key that we show.
-    pub client_key: ClientKey,
+    /// How we prove who we are.
+    pub login: Login,
+}
+
+impl Entry {
+    /// The key that we show, where it is ours and not an agent's.
+    pub fn client_key(&self) -> Option<&ClientKey> {
+        match &self.login {
+            Login::Key(key) => Some(key),
+            Login::Agent(_) | Login::Password(_) => None,
+        }
+    }
 }
 
 /// A virtual machine that was made, with Lua in it.

@@ -15,7 +15,9 @@ use xenapi::{
 };
 
 use crate::configuration::NoSuchPool;
-use crate::guest_settings::{GuestSettings, InvalidDeclaration, RangeTable};
+use crate::guest_settings::{
+    GuestSettings, InvalidDeclaration, InvalidJump, Jump, RangeTable, SshTable,
+};
 use crate::secret_reference::{SecretError, SecretReference};
 
 /// Under which name the pool's server logs what this program does.
@@ -126,6 +128,8 @@ pub(crate) struct PoolTable {
     pub(crate) certificate_authority: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) networks: BTreeMap<String, RangeTable>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh: Option<SshTable>,
 }
 
 fn default_user() -> String {
@@ -171,6 +175,14 @@ pub enum InvalidPool {
         /// What is wrong.
         source: Box<InvalidDeclaration>,
     },
+    /// The jump host to its guests is none.
+    #[error("pool `{pool}` has a jump host that is none")]
+    Jump {
+        /// The pool.
+        pool: PoolName,
+        /// What is wrong.
+        source: Box<InvalidJump>,
+    },
     /// It says twice how its certificate is known.
     #[error("pool `{pool}` has both a fingerprint and a certificate authority")]
     TwoTrusts {
@@ -202,9 +214,13 @@ impl PoolSettings {
             (None, Some(path)) => TrustSettings::Authority(path),
             (None, None) => TrustSettings::Nothing,
         };
-        let guests = GuestSettings::from_tables(table.networks).map_err(|(network, source)| {
-            InvalidPool::Range { pool: pool(), network, source: Box::new(source) }
-        })?;
+        let mut guests =
+            GuestSettings::from_tables(table.networks).map_err(|(network, source)| {
+                InvalidPool::Range { pool: pool(), network, source: Box::new(source) }
+            })?;
+        let jump = table.ssh.as_ref().map(Jump::from_table).transpose();
+        guests.jump =
+            jump.map_err(|source| InvalidPool::Jump { pool: pool(), source: Box::new(source) })?;
         Ok(Self { name, addresses, user: table.user, password: table.password, trust, guests })
     }
 
@@ -221,6 +237,7 @@ impl PoolSettings {
             fingerprint,
             certificate_authority,
             networks: self.guests.range_tables(),
+            ssh: self.guests.jump.as_ref().map(Jump::table),
         }
     }
 
@@ -412,6 +429,8 @@ mod tests {
 
     #[test]
     fn settings_are_read_back_from_their_table() {
+        let key = crate::ssh::ClientKey::generate("bastion").public();
+        let jump = format!("jump = 'ada@bastion'\nagent = true\nhost_key = '{key}'");
         let table = PoolTable {
             addresses: vec!["https://xcp-01.example".into(), "https://[fd00::2]:8443".into()],
             user: "ada".into(),
@@ -419,6 +438,7 @@ mod tests {
             fingerprint: None,
             certificate_authority: Some("/etc/ssl/lab.pem".into()),
             networks: [("Lab network".to_owned(), range())].into(),
+            ssh: Some(toml_edit::de::from_str(&jump).unwrap()),
         };
         let settings = PoolSettings::from_table("lab", table).unwrap();
         let again = PoolSettings::from_table("lab", settings.to_table()).unwrap();
@@ -434,6 +454,7 @@ mod tests {
             fingerprint: fingerprint.map(Into::into),
             certificate_authority: None,
             networks: BTreeMap::new(),
+            ssh: None,
         };
         let error = |name, table| PoolSettings::from_table(name, table).unwrap_err().to_string();
         assert!(error("Lab", table(&["https://a"], None)).contains("`Lab`"));

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, as in tests")]
 #![cfg(target_os = "linux")]
 
+#[path = "ssh/agent.rs"]
+mod agent;
 #[path = "ssh/connecting.rs"]
 mod connecting;
 #[path = "ssh/copying.rs"]

@@ -21,3 +21,13 @@ mod support;
 mod terminal;
 #[cfg(target_os = "linux")]
 mod vm;
+#[cfg(target_os = "linux")]
+mod ways;
+
+#[cfg(target_os = "linux")]
+#[path = "../../../bioxen-xcp/tests/ssh/agent.rs"]
+mod agent;
+#[cfg(target_os = "linux")]
+#[path = "../../../bioxen-xcp/tests/ssh/server.rs"]
+#[expect(dead_code, reason = "the tests of connections need more of it")]
+mod server;

@@ -19,30 +19,30 @@ const TEMPLATE: &str = "Debian 12 (cloud-init)";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Home {
-    fn vm(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn vm(&self, arguments: &[&str]) -> Ended {
         self.run(&[&["vm"], arguments].concat())
     }
 
     /// Does something that must succeed, and answers what is told of it.
-    fn done(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn done(&self, arguments: &[&str]) -> Value {
         let ended = self.vm(&[arguments, &["--json"]].concat());
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}: {ended:?}");
         ended.json()
     }
 
     /// Does something that must fail, and answers its exit code and what it says.
-    fn refused(&self, arguments: &[&str]) -> (i32, String) {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> (i32, String) {
         let ended = self.run(arguments);
         assert_eq!(ended.stdout, "", "{arguments:?}: {ended:?}");
         (ended.code.unwrap(), ended.stderr)
     }
 
-    fn create(&self, name: &str, more: &[&str]) -> Value {
+    pub(crate) fn create(&self, name: &str, more: &[&str]) -> Value {
         self.done(&[&["create", name, "--template", TEMPLATE], more].concat())
     }
 
     /// What a VM that was started and is waited for says.
-    fn answer(&self, name: &str) -> String {
+    pub(crate) fn answer(&self, name: &str) -> String {
         self.done(&["wait", name, "--timeout", "60s"]);
         let ended = self.vm(&["exec", name, "return 6 * 7"]);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
@@ -56,7 +56,7 @@ impl Home {
     }
 }
 
-fn home(hosts: &str) -> Home {
+pub(crate) fn home(hosts: &str) -> Home {
     let home = Home::new();
     home.start(&["--hosts", hosts]);
     home
@@ -219,7 +219,7 @@ fn what_is_left_on_several_pools_is_collected_and_one_that_is_away_is_told_of() 
 }
 
 /// Makes a VM that was there before us, in a home of its own: one that lets this key in.
-fn stranger(home: &Home, key: &Path) {
+pub(crate) fn stranger(home: &Home, key: &Path) {
     let public = key.with_extension("pub");
     home.create("stranger", &["--user", "ada", "--authorized-keys", public.to_str().unwrap()]);
     Runtime::new().unwrap().block_on(async {
@@ -292,7 +292,7 @@ fn a_vm_whose_pool_is_known_no_more_is_told_of_and_can_be_forgotten() {
     let made = home.create("gc", &["--no-wait"]);
     let uuid = made["uuid"].as_str().unwrap();
     let configuration = std::fs::read_to_string(home.path("config/config.toml")).unwrap();
-    assert_eq!(home.run(&["pool", "remove", "sim"]).code, Some(0));
+    assert_eq!(home.run(&["pool", "remove", "sim", "--yes"]).code, Some(0));
 
     let row = &home.done(&["list"])[0];
     assert_eq!((&row["state"], &row["pool_known"]), (&Value::Null, &false.into()));
@@ -313,7 +313,7 @@ fn a_vm_whose_pool_is_known_no_more_is_told_of_and_can_be_forgotten() {
     std::fs::write(home.path("config/config.toml"), &configuration).unwrap();
     assert_eq!(home.refused(&["vm", "forget", "gc"]).0, 4);
     assert_eq!(home.done(&["list"])[0]["state"], "running");
-    assert_eq!(home.run(&["pool", "remove", "sim"]).code, Some(0));
+    assert_eq!(home.run(&["pool", "remove", "sim", "--yes"]).code, Some(0));
     let forgotten = home.vm(&["forget", "gc"]);
     let said = format!(
         "vm `gc` is forgotten; what there is of it stays on pool `sim`, with our marks, as {uuid}\n"

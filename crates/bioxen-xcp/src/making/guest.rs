@@ -14,11 +14,12 @@ use futures::future::maybe_done;
 
 use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
 use crate::cloud_init::{Evidence, Verdict};
+use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
 use crate::plan::StepKind;
 use crate::ssh::files::{FileError, Placed, WorkerImage};
 use crate::ssh::guest::{self, GuestError, GuestMachine, GuestProgram, SshLink};
-use crate::ssh::{Command, Connection, HostKeyCheck, Login, Next, Reconnect, ReconnectPolicy};
+use crate::ssh::{Command, Connection, HostKeyCheck, Next, Reconnect, ReconnectPolicy};
 use crate::ssh::{SshError, Target};
 
 /// Where our worker lies in a guest, from the user's home directory.
@@ -118,7 +119,7 @@ impl Attempt {
         let reached = async {
             let entry = entry.ok_or(Cause::Abandoned)?;
             let limit = self.order.deadlines.within(StepKind::Ssh);
-            let reaching = Box::pin(reach(address, &entry, limit));
+            let reaching = Box::pin(reach(&self.order.pool, address, &entry, limit));
             Ok(self.unless_abandoned(reaching).await??)
         };
         let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
@@ -247,16 +248,16 @@ impl Attempt {
     }
 }
 
-/// Logs in to a guest, which may be starting: tries again while that can help.
+/// Logs in to a guest, which may be starting: tries again while that can help. The pool says by which way.
 pub async fn reach(
+    pool: &ConnectedPool,
     address: IpAddr,
     entry: &Entry,
     give_up_after: Duration,
 ) -> Result<Connection, SshError> {
     let check = HostKeyCheck::Pinned(entry.host_key.clone());
-    let login = Login::Key(entry.client_key.clone());
-    let target =
-        Target::new(address.to_string(), entry.user.as_str(), check, login).port(entry.port);
+    let (user, login) = (entry.user.as_str(), entry.login.clone());
+    let target = Target::new(address.to_string(), user, check, login).port(entry.port);
     let policy = ReconnectPolicy {
         first_delay: Duration::from_millis(20),
         longest_delay: Duration::from_secs(2),
@@ -264,7 +265,7 @@ pub async fn reach(
     };
     let (started, mut reconnect) = (Instant::now(), Reconnect::new(policy));
     loop {
-        let error = match Connection::open(&target).await {
+        let error = match pool.enter(&target).await {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };

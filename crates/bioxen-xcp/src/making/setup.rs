@@ -9,7 +9,7 @@ use crate::cloud_init::{
     InvalidSetting, PackageName, Seed, User,
 };
 use crate::plan::{Interfaces, Plan, PlannedInterface};
-use crate::ssh::{ClientKey, HostKey};
+use crate::ssh::{ClientKey, HostKey, Login};
 
 /// A guest's seed, and how the guest is entered once it has grown.
 pub(super) struct Setup {
@@ -32,9 +32,9 @@ impl Setup {
             user: plan.user.clone(),
             port: plan.port,
             host_key: host.public(),
-            client_key: client,
+            login: Login::Key(client.clone()),
         };
-        let settings = settings(spec, plan, &host, &entry, macs)?;
+        let settings = settings(spec, plan, &host, &client, macs)?;
         let seed = settings.seed(&InstanceId::new(uuid)?)?;
         let overridden = seed.overridden().iter().map(ToString::to_string).collect();
         Ok(Self { seed, entry, overridden })
@@ -49,12 +49,12 @@ fn settings(
     spec: &VmSpec,
     plan: &Plan,
     host: &HostKey,
-    entry: &Entry,
+    client: &ClientKey,
     macs: &[MacAddress],
 ) -> Result<CloudInit, Cause> {
     let machine = spec.machine().cloned().unwrap_or_default();
-    let public = entry.client_key.public().to_string();
-    let mut user = User::new(AccountName::new(&entry.user)?)
+    let public = client.public().to_string();
+    let mut user = User::new(AccountName::new(&plan.user)?)
         .shell("/bin/sh")?
         .authorized_key(AuthorizedKey::new(&public)?);
     for key in &machine.authorized_keys {

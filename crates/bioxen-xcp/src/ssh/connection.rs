@@ -82,7 +82,17 @@ impl Connection {
         );
         let channel = within(target.patience.connect, jump.address(), &what, opening)
             .await?
-            .map_err(|error| jump.failure(error, &format!("a way to `{}`", target.address())))?;
+            .map_err(|error| match error {
+                // It may be starting, as a host that refuses connections may be.
+                russh::Error::ChannelOpenFailure(
+                    reason @ russh::ChannelOpenFailure::ConnectFailed,
+                ) => SshError::NoWay {
+                    jump: jump.address().to_owned(),
+                    address: target.address(),
+                    reason: format!("{reason:?}"),
+                },
+                other => jump.failure(other, &format!("a way to `{}`", target.address())),
+            })?;
         Self::over(channel.into_stream(), target, Some(jump.clone())).await
     }
 

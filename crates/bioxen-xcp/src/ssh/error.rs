@@ -1,6 +1,7 @@
 //! What can go wrong between us and a guest.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::KeyFingerprint;
@@ -73,6 +74,30 @@ pub enum SshError {
         /// What is wrong.
         reason: String,
     },
+    /// A private key cannot be used.
+    #[error("the private key `{}` cannot be used: {reason}", path.display())]
+    Identity {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The host by way of which guests are reached was not entered.
+    #[error("the jump host was not entered")]
+    Jump {
+        /// Why.
+        source: Box<SshError>,
+    },
+    /// The host by way of which a guest is reached does not reach it.
+    #[error("jump host `{jump}` does not reach `{address}`: {reason}")]
+    NoWay {
+        /// Host and port of the one.
+        jump: String,
+        /// Host and port of the other.
+        address: String,
+        /// What the one says.
+        reason: String,
+    },
     /// The connection has ended.
     #[error("the connection to `{address}` is lost: {reason}")]
     Lost {
@@ -120,6 +145,13 @@ impl SshError {
                 format!("check that the key stands in the `authorized_keys` of `{user}` in the guest, and that its account is not locked")
             }
             Self::Agent { .. } => "start one with `eval $(ssh-agent)` and add a key with `ssh-add`, or name a key".into(),
+            Self::Identity { .. } => "name the file of a private key without a passphrase, or add it to an agent and say `agent = true`".into(),
+            Self::Jump { source } => match source.as_ref() {
+                Self::WrongHostKey { .. } => "if it was installed anew, put its new key into `host_key` of the pool's `ssh` in `config.toml`; otherwise somebody else answers at its address".into(),
+                Self::Agent { .. } | Self::Identity { .. } => source.hint(),
+                _ => "see that `ssh` of the pool in `config.toml` says where it is, whom it lets in and by which key".into(),
+            },
+            Self::NoWay { .. } => "check that the VM runs, and that the jump host has a way to its address".into(),
             Self::Lost { .. } => "the guest may have been restarted; connect again".into(),
             Self::Refused { .. } => "the guest's sshd_config may forbid it, or bound it (MaxSessions, AllowTcpForwarding)".into(),
             Self::Command { .. } => "pass long or binary data on its standard input, or in a file".into(),
@@ -132,11 +164,14 @@ impl SshError {
             Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Handshake { .. }
+            | Self::NoWay { .. }
             | Self::Lost { .. } => true,
+            Self::Jump { source } => source.may_pass(),
             Self::WrongHostKey { .. }
             | Self::NothingInCommon { .. }
             | Self::LoginRefused { .. }
             | Self::Agent { .. }
+            | Self::Identity { .. }
             | Self::Refused { .. }
             | Self::Command { .. } => false,
         }

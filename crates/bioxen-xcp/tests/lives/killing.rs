@@ -22,7 +22,7 @@ use bioxen_xcp::making::{
     self, DeadAttempt, Entry, Journal, JournalError, Known, MakeOrder, NoJournal, WorkerSource,
 };
 use bioxen_xcp::plan::Deadlines;
-use bioxen_xcp::ssh::ClientKey;
+use bioxen_xcp::ssh::{ClientKey, Login};
 use bioxen_xcp::tags::{making_label, read_making_label};
 use bioxen_xcp::{Care, ConnectedPool, Machine};
 use futures::future::join_all;
@@ -159,7 +159,7 @@ fn note(state: &State, controller: uuid::Uuid, known: &Known) -> Result<(), Stat
             vm.ssh_user = Some(entry.user.clone());
             vm.ssh_port = entry.port;
             vm.host_key = Some(entry.host_key.to_string());
-            let key = entry.client_key.to_openssh();
+            let key = entry.client_key().unwrap().to_openssh();
             vm.client_key = Some(bioxen_state::Secret::from(key.expose().to_owned()));
         }
     })?;
@@ -396,7 +396,7 @@ async fn finish(
             user: vm.ssh_user.clone().unwrap(),
             port: vm.ssh_port,
             host_key: host_key.parse().unwrap(),
-            client_key: ClientKey::from_openssh(&client_key).unwrap(),
+            login: Login::Key(ClientKey::from_openssh(&client_key).unwrap()),
         }),
         address: None,
         seed: None,

@@ -16,7 +16,7 @@ const NETWORK: &str = "Pool-wide network associated with eth0";
 async fn lab(addresses: &str) -> Lab {
     let range = DeclaredRange::new(addresses.parse().unwrap(), 24, None, Vec::new()).unwrap();
     let ranges = [(NETWORK.to_owned(), range)].into();
-    Lab::with(GuestSettings { ranges }).await
+    Lab::with(GuestSettings { ranges, ..GuestSettings::default() }).await
 }
 
 fn on_network(lab: &Lab, name: &str) -> VmSpec {

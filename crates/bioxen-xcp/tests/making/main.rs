@@ -5,6 +5,10 @@
 
 mod addresses;
 mod lab;
+#[path = "../ssh/server.rs"]
+#[expect(dead_code, reason = "the tests of connections need more of it")]
+mod server;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +174,7 @@ async fn a_copy_of_a_running_machine_has_lua_and_keys_of_its_own() {
     let copy = make_copy(lab.order(lab.spec("second")), origin).await.unwrap();
     let [one, other] = [&first, &copy].map(|made| made.known.entry.as_ref().unwrap());
     assert_ne!(one.host_key, other.host_key);
-    assert_ne!(one.client_key.public(), other.client_key.public());
+    assert_ne!(one.client_key().unwrap().public(), other.client_key().unwrap().public());
     assert_ne!(first.known.address, copy.known.address);
     assert_eq!(copy.lua.interpreter.version, "Lua 5.4.9");
     let second = Machine::find(&lab.pool, "second").unwrap();

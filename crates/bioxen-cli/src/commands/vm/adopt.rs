@@ -9,7 +9,7 @@ use std::time::Duration;
 use bioxen::VmName;
 use bioxen_state::{Address, Controller, KnownBy, NewVm, Source, Vm};
 use bioxen_xcp::making::Entry;
-use bioxen_xcp::ssh::{ClientKey, Connection, HostKeyCheck, InvalidKey, Login, PublicKey, Target};
+use bioxen_xcp::ssh::{ClientKey, HostKeyCheck, InvalidKey, Login, PublicKey, Target};
 use bioxen_xcp::{ConnectedPool, Machine};
 use clap::ValueHint;
 use serde::Serialize;
@@ -22,13 +22,15 @@ use crate::{confirmation, json, output, runtime};
 const AFTER_HELP: &str = "\
 Examples:
   bioxen vm adopt web-01 --name web --user ada --key ~/.ssh/id_ed25519
+  bioxen vm adopt web-01 --name web --user ada --agent
   bioxen vm adopt web-01 --name web --user ada --key KEY --host-key 'ssh-ed25519 AAAA…'";
 
 /// Use a VM that was there before: it is never deleted by us
 ///
 /// It must run, with guest tools and an SSH server in it. The server's host key is the one that is given,
 /// or the one that it shows, once a person has compared its fingerprint; from then on no other is
-/// accepted. The key that we log in with is kept with what is remembered of the VM, for its owner alone.
+/// accepted. The key that we log in with is kept with what is remembered of the VM, for its owner alone; with
+/// `--agent` nothing is kept, and the agent in `SSH_AUTH_SOCK` is asked each time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -44,8 +46,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "USER")]
     user: String,
     /// File with the private key to log in with, without a passphrase
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "agent")]
+    key: Option<PathBuf>,
+    /// Log in by the keys of the agent in `SSH_AUTH_SOCK`, now and later
+    #[arg(long, conflicts_with = "key")]
+    agent: bool,
     /// Port of the guest's SSH server
     #[arg(long, value_name = "PORT", default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -81,13 +86,16 @@ struct Entered {
 
 /// Adopts it.
 pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let key = read_key(&arguments.key)?;
+    let login = match &arguments.key {
+        Some(path) => Login::Key(read_key(path)?),
+        None => Login::Agent(None),
+    };
     let registry = Registry::open()?;
     registry.ensure_free(&arguments.name)?;
     runtime::block_on(async {
         let mut signals = Signals::listen()?;
         let pool = signals.or_stop(registry.connect(arguments.pool.as_deref())).await?;
-        let outcome = signals.or_stop(Box::pin(adopt(arguments, &registry, &pool, key))).await;
+        let outcome = signals.or_stop(Box::pin(adopt(arguments, &registry, &pool, login))).await;
         registry::close(&pool).await;
         outcome
     })
@@ -104,11 +112,11 @@ async fn adopt(
     arguments: &Arguments,
     registry: &Registry,
     pool: &Arc<ConnectedPool>,
-    key: ClientKey,
+    login: Login,
 ) -> Result<ExitCode, Failure> {
     let machine = Machine::find(pool, &arguments.vm).map_err(Failure::machine)?;
     let machine = machine.within(arguments.timeout);
-    let entered = enter(arguments, &machine, key).await?;
+    let entered = enter(arguments, pool, &machine, login).await?;
     let controller = registry.controller()?;
     let begun = registry.state().begin(begin(arguments, pool, &machine, &controller));
     begun.map_err(Failure::State)?;
@@ -140,24 +148,24 @@ async fn adopt(
 /// Logs in to its guest, once its host key is known.
 async fn enter(
     arguments: &Arguments,
+    pool: &ConnectedPool,
     machine: &Machine,
-    key: ClientKey,
+    login: Login,
 ) -> Result<Entered, Failure> {
     let address = machine.address().await.map_err(Failure::machine)?;
     let check = match &arguments.host_key {
         Some(key) => HostKeyCheck::Pinned(key.clone()),
         None => HostKeyCheck::TrustOnFirstUse,
     };
-    let target = Target::new(address.to_string(), &arguments.user, check, Login::Key(key.clone()))
+    let target = Target::new(address.to_string(), &arguments.user, check, login.clone())
         .port(arguments.port);
-    let connection = Connection::open(&target).await.map_err(Failure::ssh)?;
+    let connection = pool.enter(&target).await.map_err(Failure::ssh)?;
     let host_key = connection.host_key().clone();
     connection.close().await;
     if arguments.host_key.is_none() && !arguments.trust_on_first_use {
         ask(&arguments.name, address, &host_key).await?;
     }
-    let entry =
-        Entry { user: arguments.user.clone(), port: arguments.port, host_key, client_key: key };
+    let entry = Entry { user: arguments.user.clone(), port: arguments.port, host_key, login };
     Ok(Entered { address, entry })
 }
 
@@ -209,8 +217,7 @@ fn remember(
         vm.ssh_user = Some(entry.user.clone());
         vm.ssh_port = entry.port;
         vm.host_key = Some(entry.host_key.to_string());
-        let key = entry.client_key.to_openssh();
-        vm.client_key = Some(bioxen_state::Secret::from(key.expose().to_owned()));
+        vm.client_key = entry.client_key().map(registry::secret);
         vm.memory = Some(details.memory);
         vm.vcpus = Some(details.vcpus);
         vm.disk = details.disks.first().map(|disk| disk.size);

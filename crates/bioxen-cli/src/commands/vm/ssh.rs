@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use bioxen::VmName;
 use bioxen_xcp::making::Entry;
 use bioxen_xcp::ssh::Command;
+use bioxen_xcp::{Identity, Jump};
 
 use crate::failure::Failure;
 use crate::registry::Registry;
@@ -25,10 +27,14 @@ Examples:
   bioxen vm ssh assembler -- df -h
   bioxen vm ssh assembler -- 'sort names.txt | uniq -c'";
 
+/// By which name the key of a jump host is known.
+const JUMP: &str = "jump";
+
 /// Log in to a VM's guest with OpenSSH
 ///
-/// As the user that Lua runs as, by the key that was made for the VM; the guest must show the host key that
-/// is known, and the user's own SSH configuration counts for nothing. One word behind `--` is a line for the
+/// As the user that Lua runs as, by the key that was made for the VM and by way of the pool's jump host, where
+/// it has one; both must show the host keys that are known, and the user's own SSH configuration counts for
+/// nothing. One word behind `--` is a line for the
 /// guest's shell; several are a program and its arguments, each passed on as it is. The exit code is the
 /// program's own; 255 says that OpenSSH could not connect.
 #[derive(Debug, clap::Args)]
@@ -52,18 +58,28 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime::block_on(async {
         // From here on to the end: a key must not stay behind.
         let mut signals = Signals::listen()?;
-        let (entry, address) = signals.or_stop(reach(arguments, &registry)).await?;
-        let keys = Keys::write(&arguments.name, &entry).map_err(Failure::Temporary)?;
-        let mut ssh = tokio::process::Command::new(program);
-        ssh.args(keys.options(&arguments.name, &entry, address)).args(line);
+        let way = signals.or_stop(reach(arguments, &registry)).await?;
+        let keys = Keys::write(&arguments.name, &way).map_err(Failure::Temporary)?;
+        let mut ssh = tokio::process::Command::new(&program);
+        ssh.args(keys.options(&arguments.name, &way, &program)).args(line);
         let status = run(ssh, &mut signals).await.map_err(Failure::OpenSsh)?;
         Ok(ExitCode::from(code(status)))
     })
 }
 
-async fn reach(arguments: &Arguments, registry: &Registry) -> Result<(Entry, IpAddr), Failure> {
+/// The way into a guest.
+struct Way {
+    entry: Entry,
+    address: IpAddr,
+    jump: Option<Jump>,
+}
+
+async fn reach(arguments: &Arguments, registry: &Registry) -> Result<Way, Failure> {
     let vm = registry.reach(&arguments.name).await?;
-    let reached = async { Ok((vm.entry()?, vm.address(arguments.timeout).await?)) };
+    let jump = vm.pool.guests().jump.clone();
+    let reached = async {
+        Ok(Way { entry: vm.entry()?, address: vm.address(arguments.timeout).await?, jump })
+    };
     let reached = reached.await;
     vm.close().await;
     reached
@@ -93,12 +109,17 @@ struct Keys {
 }
 
 impl Keys {
-    fn write(name: &VmName, entry: &Entry) -> io::Result<Self> {
+    fn write(name: &VmName, way: &Way) -> io::Result<Self> {
         let keys = Self { directory: tempfile::Builder::new().prefix("bioxen-ssh-").tempdir()? };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(keys.client())?;
-        file.write_all(entry.client_key.to_openssh().expose().as_bytes())?;
-        fs::write(keys.known_hosts(), format!("{name} {}\n", entry.host_key))?;
+        if let Some(key) = way.entry.client_key() {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(keys.client())?;
+            file.write_all(key.to_openssh().expose().as_bytes())?;
+        }
+        fs::write(keys.known_hosts(), format!("{name} {}\n", way.entry.host_key))?;
+        if let Some(jump) = &way.jump {
+            fs::write(keys.known_jump(), format!("{JUMP} {}\n", jump.host_key))?;
+        }
         Ok(keys)
     }
 
@@ -110,39 +131,90 @@ impl Keys {
         self.path().join("known_hosts")
     }
 
+    fn known_jump(&self) -> PathBuf {
+        self.path().join("known_jump")
+    }
+
     fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// What OpenSSH is told, up to the command.
-    fn options(&self, name: &VmName, entry: &Entry, address: IpAddr) -> Vec<OsString> {
-        let file = |option: &str, path: PathBuf| {
-            // OpenSSH reads such a value by words.
-            let mut text = OsString::from(format!("{option}=\""));
-            text.push(path);
-            text.push("\"");
-            text
-        };
-        let mut options: Vec<OsString> = ["-F", "none", "-i"].map(OsString::from).into();
-        options.push(self.client().into());
-        let settings = [
-            file("UserKnownHostsFile", self.known_hosts()),
-            "GlobalKnownHostsFile=/dev/null".into(),
-            "StrictHostKeyChecking=yes".into(),
-            "UpdateHostKeys=no".into(),
-            "IdentitiesOnly=yes".into(),
-            "IdentityAgent=none".into(),
-            "PasswordAuthentication=no".into(),
-            "KbdInteractiveAuthentication=no".into(),
-            format!("HostKeyAlias={name}").into(),
-        ];
-        for setting in settings {
-            options.extend([OsStr::new("-o").to_owned(), setting]);
+    fn options(&self, name: &VmName, way: &Way, program: &Path) -> Vec<OsString> {
+        let Way { entry, address, jump } = way;
+        let key = entry.client_key().map(|_| self.client());
+        let mut options = settings(name.as_str(), &self.known_hosts(), key.as_deref());
+        if let Some(jump) = jump {
+            let mut setting = OsString::from("ProxyCommand=");
+            setting.push(self.proxy(jump, program));
+            options.extend(["-o".into(), setting]);
         }
         let place = ["-p", &entry.port.to_string(), "-l", &entry.user, "--", &address.to_string()];
         options.extend(place.map(OsString::from));
         options
     }
+
+    /// The line by which OpenSSH connects to a guest by way of the jump host, for the user's shell.
+    fn proxy(&self, jump: &Jump, program: &Path) -> OsString {
+        let key = match &jump.identity {
+            Identity::Agent => None,
+            Identity::File(path) => Some(path.as_path()),
+        };
+        let mut words = vec![program.into()];
+        words.extend(settings(JUMP, &self.known_jump(), key));
+        let place = &jump.place;
+        words.extend(["-p", &place.port().to_string(), "-l", place.user()].map(OsString::from));
+        let mut line = OsString::new();
+        for word in &words {
+            line.push(quoted(word));
+            line.push(" ");
+        }
+        // OpenSSH puts the guest's address and port into this; all else it is to leave as it is.
+        line.push("-W '[%h]:%p' -- ");
+        line.push(place.host());
+        line
+    }
+}
+
+/// What OpenSSH is told of a host: by which name its key is known in that file, and by which key it is entered;
+/// by those of the agent where there is none.
+fn settings(host: &str, known_hosts: &Path, key: Option<&Path>) -> Vec<OsString> {
+    // OpenSSH reads such a value by words.
+    let mut known = OsString::from("UserKnownHostsFile=\"");
+    known.push(known_hosts);
+    known.push("\"");
+    let mut options: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
+    let mut settings = vec![
+        known,
+        "GlobalKnownHostsFile=/dev/null".into(),
+        "StrictHostKeyChecking=yes".into(),
+        "UpdateHostKeys=no".into(),
+        "PasswordAuthentication=no".into(),
+        "KbdInteractiveAuthentication=no".into(),
+        format!("HostKeyAlias={host}").into(),
+    ];
+    if let Some(key) = key {
+        options.extend(["-i".into(), key.into()]);
+        settings.extend(["IdentitiesOnly=yes", "IdentityAgent=none"].map(OsString::from));
+    }
+    for setting in settings {
+        options.extend([OsStr::new("-o").to_owned(), setting]);
+    }
+    options
+}
+
+/// A word for a shell, in a line of which OpenSSH replaces what follows `%`.
+fn quoted(word: &OsStr) -> OsString {
+    let mut bytes = vec![b'\''];
+    for byte in word.as_bytes() {
+        match byte {
+            b'\'' => bytes.extend(b"'\\''"),
+            b'%' => bytes.extend(b"%%"),
+            other => bytes.push(*other),
+        }
+    }
+    bytes.push(b'\'');
+    OsString::from_vec(bytes)
 }
 
 /// Runs a program to its end. Ctrl-C is its own affair, as it is on the same terminal; SIGTERM ends it.
@@ -165,4 +237,16 @@ async fn run(
 fn code(status: ExitStatus) -> u8 {
     let of_signal = status.signal().map(|signal| 128 + signal);
     status.code().or(of_signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_one_for_the_shell_and_has_nothing_to_be_replaced() {
+        for (word, line) in [("plain", "'plain'"), ("it's", r"'it'\''s'"), ("50%h", "'50%%h'")] {
+            assert_eq!(quoted(OsStr::new(word)), line);
+        }
+    }
 }
