@@ -64,7 +64,7 @@ pub(crate) fn perform_in(
         let place = with_machines(&registry)?;
         if let Some(machines) = &place.machines {
             let (pool, machine) = (Arc::clone(&vm.pool), vm.machine.reference().clone());
-            machines.attach(name.clone(), pool, machine, vm.entry()?, vm.fixed_address());
+            machines.attach(name.clone(), pool, machine, vm.entry()?, vm.known_address());
         }
         let spec = lua.spec(name, MachineSpec::default());
         let outcome = Execution { spec, code, reads_input, json, results: Vec::new() }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bioxen::ByteSize;
-use bioxen_core::{MachineSpec, NetworkSpec, SizeClass};
+use bioxen_core::{CallHomeAddress, MachineSpec, NetworkSpec, SizeClass};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
@@ -84,6 +84,14 @@ pub(crate) struct SizeOptions {
     #[arg(long, help_heading = MACHINE)]
     full_copy: bool,
 
+    /// Have its guest call this machine when it has set itself up, for guests without guest tools
+    ///
+    /// The address is one of this machine that guests reach, or 0.0.0.0 for the one by which the pool is
+    /// reached; without a port it is a free one. It is for guests that ask a DHCP server and tell the pool
+    /// nothing.
+    #[arg(long, value_name = "ADDRESS[:PORT]", conflicts_with = "no_wait", help_heading = GUEST)]
+    call_home: Option<CallHomeAddress>,
+
     /// Time after which `bioxen vm gc` deletes it, such as 8h or 7d
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = MACHINE)]
     ttl: Option<Duration>,
@@ -152,6 +160,7 @@ impl SizeOptions {
             disk: self.disk,
             full_copy: self.full_copy,
             lifetime: self.ttl,
+            call_home: self.call_home,
             ..machine
         }
     }

@@ -138,6 +138,16 @@ impl Remembered {
         address.map(|address| address.ip)
     }
 
+    /// Its address, where the pool need not know it: one that was chosen, or that its guest has called from.
+    pub(crate) fn known_address(&self) -> Option<(IpAddr, AddressSource)> {
+        let Address { ip, known_by } = self.row.address?;
+        match known_by {
+            KnownBy::Static => Some((ip, AddressSource::Static)),
+            KnownBy::CallHome => Some((ip, AddressSource::CallHome)),
+            KnownBy::GuestMetrics => None,
+        }
+    }
+
     /// How its guest is entered.
     pub(crate) fn entry(&self) -> Result<Entry, Failure> {
         let missing = || Failure::NoEntry { vm: self.row.name().clone() };
@@ -161,8 +171,9 @@ impl Remembered {
 
     /// Where its guest is now; waits this long for it to tell.
     pub(crate) async fn address(&self, patience: Duration) -> Result<IpAddr, Failure> {
-        match self.fixed_address() {
-            Some(address) => Ok(address),
+        match self.known_address() {
+            Some((address, AddressSource::Static)) => Ok(address),
+            Some((address, _)) => Ok(self.machine.told_address().unwrap_or(address)),
             None => self.machine.clone().within(patience).address().await.map_err(Failure::machine),
         }
     }
@@ -184,7 +195,7 @@ impl Remembered {
             uuid: self.row.uuid.clone(),
             plan: None,
             entry: Some(self.entry()?),
-            address: self.fixed_address().map(|ip| (ip, AddressSource::Static)),
+            address: self.known_address(),
             seed: None,
             ready: false,
         })
@@ -342,6 +353,7 @@ fn note(state: &State, name: &VmName, known: &Known) -> Result<(), StateError> {
             let known_by = match source {
                 AddressSource::GuestMetrics => KnownBy::GuestMetrics,
                 AddressSource::Static => KnownBy::Static,
+                AddressSource::CallHome => KnownBy::CallHome,
             };
             vm.address = Some(Address { ip, known_by });
         }

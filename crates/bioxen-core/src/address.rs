@@ -1,7 +1,7 @@
 //! The addresses of a virtual machine's interfaces.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,55 @@ impl InterfaceAddress {
     }
 }
 
+/// Where this machine listens for guests that call home: `10.0.0.5`, `10.0.0.5:8740`, `0.0.0.0:8740`. Without
+/// a port it is a free one, and another each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CallHomeAddress(SocketAddr);
+
+impl CallHomeAddress {
+    /// The address and the port, which is 0 where any will do.
+    pub fn socket(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl FromStr for CallHomeAddress {
+    type Err = InvalidAddress;
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let any_port = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+        let socket = text.parse::<SocketAddr>().or_else(|_| any_port());
+        let invalid = |reason| InvalidAddress::new("address to listen at", text, reason);
+        let socket = socket.map_err(|_| invalid("it looks like `10.0.0.5` or `10.0.0.5:8740`"))?;
+        if socket.ip().is_multicast() {
+            return Err(invalid("no machine has it alone"));
+        }
+        Ok(Self(socket))
+    }
+}
+
+impl fmt::Display for CallHomeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.port() {
+            0 => self.0.ip().fmt(f),
+            _ => self.0.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<String> for CallHomeAddress {
+    type Error = InvalidAddress;
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
+        text.parse()
+    }
+}
+
+impl From<CallHomeAddress> for String {
+    fn from(address: CallHomeAddress) -> Self {
+        address.to_string()
+    }
+}
+
 fn bits(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u32::from(ip).into(),
@@ -188,6 +237,16 @@ mod tests {
             ["", "a:f0:00:00:00:01", "0a:f0:00:00:00", "01:00:5e:00:00:01", "+a:f0:00:00:00:01"]
         {
             assert!(text.parse::<MacAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_may_leave_the_port_out() {
+        for text in ["10.0.0.5", "10.0.0.5:8740", "0.0.0.0:8740", "fd00::1", "[fd00::1]:8740"] {
+            assert_eq!(text.parse::<CallHomeAddress>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "lab", "10.0.0.5:", "10.0.0.5:70000", "224.0.0.1:80"] {
+            assert!(wrong.parse::<CallHomeAddress>().is_err(), "{wrong}");
         }
     }
 

@@ -31,7 +31,7 @@ mod spec;
 mod state;
 mod value;
 
-pub use address::{InterfaceAddress, InvalidAddress, MacAddress};
+pub use address::{CallHomeAddress, InterfaceAddress, InvalidAddress, MacAddress};
 pub use bytesize::ByteSize;
 pub use digest::Digest;
 pub use event::Event;

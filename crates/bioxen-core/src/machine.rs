@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::{InterfaceAddress, InvalidAddress, MacAddress};
+use crate::{CallHomeAddress, InterfaceAddress, InvalidAddress, MacAddress};
 
 /// The virtual machine of a VM: from what it is made, how large it is and where.
 ///
@@ -53,6 +53,9 @@ pub struct MachineSpec {
     pub cloud_config: Option<String>,
     /// Public keys that may log in besides our own, as in `authorized_keys`.
     pub authorized_keys: Vec<String>,
+    /// Where this machine listens for its guest, which is to call when it has set itself up; as its pool's
+    /// configuration says where nothing is said.
+    pub call_home: Option<CallHomeAddress>,
     /// What is copied into the guest before Lua starts there.
     pub files: Vec<FileCopy>,
 }

@@ -21,7 +21,7 @@ use crate::connected_pool::{Care, ConnectedPool};
 use crate::machine::{Machine, MachineError};
 use crate::making::{
     self, AddressSource, Chain, Entry, GuestLua, Journal, MakeOrder, NoJournal, WorkerSource,
-    address_of,
+    address_of, told_or,
 };
 use crate::plan::{Deadlines, StepKind};
 use crate::pool::{PoolError, PoolName, PoolSettings};
@@ -90,8 +90,8 @@ struct Held {
     pool: Arc<ConnectedPool>,
     vm: Ref<class::Vm>,
     entry: Entry,
-    /// Its address, where that was chosen before it was made.
-    fixed: Option<IpAddr>,
+    /// Its address and how it became known, where that may count later.
+    known: Option<(IpAddr, AddressSource)>,
     /// The template and the digest of the seed disk that it was made from.
     origin: Option<(String, Option<Digest>)>,
     /// The attempt that made it; it stays when its VM is removed where that is another controller's.
@@ -204,17 +204,18 @@ impl XcpngBackend {
     }
 
     /// Lets a VM of this name live in a machine that is there already. It is not deleted with the VM.
-    /// Its address is what the guest tells the pool, unless a `fixed` one was chosen for it.
+    /// Its address is what the guest tells the pool, unless one was chosen for it, or the guest has called
+    /// from one and tells none.
     pub fn attach(
         &self,
         name: VmName,
         pool: Arc<ConnectedPool>,
         vm: Ref<class::Vm>,
         entry: Entry,
-        fixed: Option<IpAddr>,
+        known: Option<(IpAddr, AddressSource)>,
     ) {
         let reached = tokio::sync::Mutex::default();
-        let held = Held { pool, vm, entry, fixed, origin: None, making: None, reached };
+        let held = Held { pool, vm, entry, known, origin: None, making: None, reached };
         self.lock().insert(name, Arc::new(held));
     }
 
@@ -272,7 +273,7 @@ impl XcpngBackend {
             pool,
             vm: made.vm,
             entry,
-            fixed: (source == AddressSource::Static).then_some(address),
+            known: Some((address, source)),
             origin: plan.map(|plan| (plan.template.name.clone(), seed)),
             making: Some(making),
             reached: tokio::sync::Mutex::new(Some(reached.clone())),
@@ -332,8 +333,12 @@ impl Held {
 
     /// Where it is now: it may have been restarted since.
     async fn address(&self) -> Result<(IpAddr, AddressSource), xenapi::mirror::WaitError> {
-        if let Some(fixed) = self.fixed {
-            return Ok((fixed, AddressSource::Static));
+        match self.known {
+            Some(chosen @ (_, AddressSource::Static)) => return Ok(chosen),
+            Some(called @ (_, AddressSource::CallHome)) => {
+                return Ok(told_or(&self.pool.mirror().view(), &self.vm, called));
+            }
+            Some((_, AddressSource::GuestMetrics)) | None => {}
         }
         let told = |view: &View<'_>| address_of(view, &self.vm);
         let told = self.pool.mirror().wait_until("its address", ADDRESS_WITHIN, told).await?;

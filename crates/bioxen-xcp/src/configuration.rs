@@ -384,6 +384,7 @@ mod tests {
             password: "env:LAB_PASSWORD".parse().unwrap(),
             fingerprint: Some("ab".repeat(32)),
             certificate_authority: None,
+            call_home: None,
             networks: BTreeMap::new(),
             ssh: None,
         };

@@ -6,16 +6,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bioxen_core::CallHomeAddress;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 use xenapi::class::{self, Class};
 use xenapi::{Client, Mirror, Ref};
 
+use crate::call_home::{Expected, Listener};
 use crate::guest_settings::{GuestSettings, Jump};
 use crate::pool::{PoolError, PoolName, PoolSettings};
 use crate::ssh::{Connection, SshError, Target};
@@ -54,6 +57,10 @@ pub struct ConnectedPool {
     care: Care,
     guests: GuestSettings,
     given: Mutex<HashMap<(String, IpAddr), Uuid>>,
+    /// Where calls of guests are heard, while any is expected.
+    listeners: tokio::sync::Mutex<HashMap<CallHomeAddress, Weak<Listener>>>,
+    /// The host and port of its server.
+    server: (String, u16),
     /// The connection to the host by way of which guests are reached, once there is one.
     way: tokio::sync::Mutex<Option<Connection>>,
     storages: Mutex<HashMap<Ref<class::Sr>, Arc<Semaphore>>>,
@@ -99,6 +106,8 @@ impl ConnectedPool {
             care,
             guests: settings.guests.clone(),
             given: Mutex::default(),
+            listeners: tokio::sync::Mutex::default(),
+            server: (settings.addresses[0].host().to_owned(), settings.addresses[0].port()),
             way: tokio::sync::Mutex::default(),
             storages: Mutex::default(),
             power: Arc::new(Semaphore::new(care.power_operations.max(1))),
@@ -130,6 +139,18 @@ impl ConnectedPool {
     /// What is declared of the guests of its VMs.
     pub fn guests(&self) -> &GuestSettings {
         &self.guests
+    }
+
+    /// Expects a guest to call; all calls to one address are heard by one listener.
+    pub(crate) async fn expect_call(&self, at: CallHomeAddress) -> io::Result<Expected> {
+        let mut listeners = self.listeners.lock().await;
+        if let Some(listener) = listeners.get(&at).and_then(Weak::upgrade) {
+            return Ok(listener.expect());
+        }
+        let (host, port) = &self.server;
+        let listener = Listener::open(at, (host.as_str(), *port)).await?;
+        listeners.insert(at, Arc::downgrade(&listener));
+        Ok(listener.expect())
     }
 
     /// Connects to a guest, by way of the pool's jump host where there is one: all go over one connection to

@@ -6,7 +6,7 @@ mod jump;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bioxen_core::{AddressRange, InterfaceAddress, InvalidAddress, InvalidRange};
+use bioxen_core::{AddressRange, CallHomeAddress, InterfaceAddress, InvalidAddress, InvalidRange};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use jump::SshTable;
@@ -17,6 +17,8 @@ pub use jump::{Identity, InvalidJump, Jump, JumpPlace};
 pub struct GuestSettings {
     /// The addresses that they are given, by the name or uuid of the network.
     pub ranges: BTreeMap<String, DeclaredRange>,
+    /// Where this machine listens for them when they call home, if they are to.
+    pub call_home: Option<CallHomeAddress>,
     /// By way of which host they are reached, if by any.
     pub jump: Option<Jump>,
 }
@@ -80,12 +82,15 @@ impl GuestSettings {
             Err(error) => Err((network, error)),
         };
         let ranges = networks.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { ranges, jump: None })
+        Ok(Self { ranges, ..Self::default() })
     }
 
     /// All that is declared, each by its key in the pool's table with its value as text.
     pub fn entries(&self) -> Vec<(String, String)> {
         let mut entries = Vec::new();
+        if let Some(at) = self.call_home {
+            entries.push(("call_home".to_owned(), at.to_string()));
+        }
         for (network, range) in &self.ranges {
             let mut add =
                 |key: &str, value| entries.push((format!("networks.{network}.{key}"), value));

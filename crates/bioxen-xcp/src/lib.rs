@@ -22,6 +22,7 @@
 //! ```
 
 mod backend;
+mod call_home;
 pub mod check;
 pub mod cloud_init;
 mod configuration;

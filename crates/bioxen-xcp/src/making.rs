@@ -36,13 +36,14 @@ use uuid::Uuid;
 use xenapi::{Ref, Task, class};
 
 pub use address::AddressSource;
-pub(crate) use address::address_of;
+pub(crate) use address::{address_of, told_or};
 pub use copying::{copy_spec, make_copy, start_copy};
 pub use error::{Cause, JournalError, MakeError};
 pub use guest::{GuestLua, LuaError, copy_in, reach, start_lua};
 pub use undoing::{DeadAttempt, remove_attempt};
 pub use worker_image::{NoWorkerImage, WorkerSource};
 
+use crate::call_home::Expected;
 use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
 use crate::plan::{Deadlines, Plan, PoolView, StepKind, Wanted};
@@ -267,6 +268,8 @@ struct Progress {
     /// The server's task that makes the VM, until that is known.
     cloning: Option<Task<Ref<class::Vm>>>,
     vm: Option<Ref<class::Vm>>,
+    /// The call of its guest, where one is to come.
+    call: Option<Expected>,
     /// Whether the seed disk was asked for.
     seeding: bool,
     seed: Option<machine::SeedOnPool>,
@@ -335,6 +338,10 @@ impl Attempt {
         let resolved = self.resolve(progress);
         let plan = self.step(StepKind::Resolve, &mut timeline, resolved).await?;
         progress.timeline = timeline;
+        if until == Until::Lua && plan.chosen_address().is_none() {
+            let expected = self.expect_call().await;
+            progress.call = expected.map_err(|cause| (Some(StepKind::Resolve), cause))?;
+        }
         match &self.origin {
             Origin::Template => self.on_the_pool(&plan, progress).await?,
             Origin::Machine(machine) => self.copy_on_the_pool(machine, &plan, progress).await?,
@@ -379,12 +386,22 @@ impl Attempt {
         timeline: &mut Vec<Timed>,
         work: impl Future<Output = Result<T, Cause>>,
     ) -> Result<T, (Option<StepKind>, Cause)> {
+        self.step_within(self.order.deadlines.of(step), step, timeline, work).await
+    }
+
+    /// Does one step within a time of its own.
+    async fn step_within<T>(
+        &self,
+        limit: Duration,
+        step: StepKind,
+        timeline: &mut Vec<Timed>,
+        work: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, (Option<StepKind>, Cause)> {
         let vm = || self.order.spec.name.clone();
         let name = step.name();
         (self.order.report)(Event::StepStarted { vm: vm(), step: name, at: Timestamp::now() });
         let started = Instant::now();
         // Futures of this size would make those that hold them large.
-        let limit = self.order.deadlines.of(step);
         let done = tokio::time::timeout(limit, Box::pin(work)).await;
         let took = started.elapsed();
         timeline.push(Timed { step, took });

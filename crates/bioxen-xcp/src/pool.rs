@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bioxen_core::CallHomeAddress;
 use serde::{Deserialize, Serialize};
 use xenapi::wire::{Request, Value};
 use xenapi::{
@@ -126,6 +127,8 @@ pub(crate) struct PoolTable {
     pub(crate) fingerprint: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) certificate_authority: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) call_home: Option<CallHomeAddress>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) networks: BTreeMap<String, RangeTable>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,6 +221,7 @@ impl PoolSettings {
             GuestSettings::from_tables(table.networks).map_err(|(network, source)| {
                 InvalidPool::Range { pool: pool(), network, source: Box::new(source) }
             })?;
+        guests.call_home = table.call_home;
         let jump = table.ssh.as_ref().map(Jump::from_table).transpose();
         guests.jump =
             jump.map_err(|source| InvalidPool::Jump { pool: pool(), source: Box::new(source) })?;
@@ -236,6 +240,7 @@ impl PoolSettings {
             password: self.password.clone(),
             fingerprint,
             certificate_authority,
+            call_home: self.guests.call_home,
             networks: self.guests.range_tables(),
             ssh: self.guests.jump.as_ref().map(Jump::table),
         }
@@ -437,6 +442,7 @@ mod tests {
             password: "env:LAB".parse().unwrap(),
             fingerprint: None,
             certificate_authority: Some("/etc/ssl/lab.pem".into()),
+            call_home: Some("0.0.0.0:8740".parse().unwrap()),
             networks: [("Lab network".to_owned(), range())].into(),
             ssh: Some(toml_edit::de::from_str(&jump).unwrap()),
         };
@@ -453,6 +459,7 @@ mod tests {
             password: "env:LAB".parse().unwrap(),
             fingerprint: fingerprint.map(Into::into),
             certificate_authority: None,
+            call_home: None,
             networks: BTreeMap::new(),
             ssh: None,
         };

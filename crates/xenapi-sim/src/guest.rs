@@ -22,6 +22,7 @@ mod fat;
 mod fault;
 mod files;
 mod host_keys;
+mod phone_home;
 mod process;
 mod report;
 mod sandbox;
@@ -29,7 +30,7 @@ mod seed;
 mod ssh;
 mod yaml;
 
-pub use cloud_config::{CloudConfig, Command, FileToWrite, Password, PowerState, User};
+pub use cloud_config::{CloudConfig, Command, FileToWrite, Password, PhoneHome, PowerState, User};
 pub use fault::{GuestFault, UnknownFault};
 pub use process::{ProcessGuests, ProcessOptions};
 pub use sandbox::Isolation;

@@ -126,6 +126,10 @@ fn made() -> Vec<Failure> {
     let steps = [
         (StepKind::Clone, Cause::Pool(refused_by_pool("VM.clone", "SR_FULL"))),
         (StepKind::Start, Cause::Pool(refused_by_pool("VM.start", "NO_HOSTS_AVAILABLE"))),
+        (
+            StepKind::Resolve,
+            Cause::Listen { at: "10.0.0.5:8740".parse().expect("it is one"), source: io_error() },
+        ),
         (StepKind::Address, Cause::Deadline { after: 5 * AFTER }),
         (StepKind::Address, Cause::Wait(wait())),
         (
@@ -235,6 +239,19 @@ fn entered() -> Vec<Failure> {
             reason: "it is prohibited".into(),
         },
         SshError::Command { program: "lua5.4".into(), reason: "it has a zero byte".into() },
+        SshError::NoWay {
+            jump: "bastion:22".into(),
+            address: address(),
+            reason: "ConnectFailed".into(),
+        },
+        SshError::Jump {
+            source: Box::new(SshError::WrongHostKey {
+                address: "bastion:22".into(),
+                expected: fingerprint(),
+                found: fingerprint(),
+            }),
+        },
+        SshError::Identity { path: "id_ed25519".into(), reason: "…".into() },
     ];
     let mut failures: Vec<Failure> = errors.into_iter().map(Failure::ssh).collect();
     failures.extend([

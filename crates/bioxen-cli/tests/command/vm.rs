@@ -13,7 +13,7 @@ use crate::sim::{Home, client};
 use crate::support::{Ended, below, command, directory, has};
 use crate::terminal::Terminal;
 
-const TEMPLATE: &str = "Debian 12 (cloud-init)";
+pub(crate) const TEMPLATE: &str = "Debian 12 (cloud-init)";
 
 /// How long something that another process does may take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,12 +1,14 @@
-//! Ways into VMs: by a jump host, and by the keys of an agent.
+//! Ways into VMs: by a jump host, by the keys of an agent, and to where a guest has called from.
 
 use bioxen_xcp::ssh::ClientKey;
+use tokio::runtime::Runtime;
+use xenapi_sim::guest::GuestFault;
 
 use crate::agent::Agent;
 use crate::server::server;
-use crate::sim::Home;
+use crate::sim::{Home, client};
 use crate::support::{Ended, below, command, directory, has};
-use crate::vm::{home, stranger};
+use crate::vm::{TEMPLATE, home, stranger};
 
 /// Adds lines to the user's configuration.
 fn configure(home: &Home, lines: &str) {
@@ -99,4 +101,32 @@ fn write_private(path: &std::path::Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_vm_whose_guest_has_no_tools_is_used_at_the_address_that_it_called_from() {
+    let home = home("1");
+    Runtime::new().unwrap().block_on(async {
+        let client = client(&home).await;
+        let template = client.vm().get_by_name_label(TEMPLATE).await.unwrap().remove(0);
+        let faults = [(GuestFault::KEY.to_owned(), "no-tools".to_owned())];
+        client.vm().set_xenstore_data(&template, &faults.into_iter().collect()).await.unwrap();
+        client.close().await.unwrap();
+    });
+    let made = home.create("gc", &["--call-home", "127.0.0.1"]);
+    assert_eq!(made["ready"], true);
+    let shown = home.done(&["show", "gc"]);
+    assert_eq!(
+        (&shown["address_known_by"], &shown["address"]),
+        (&"call_home".into(), &made["address"])
+    );
+    assert_eq!(home.answer("gc"), "42\n");
+    home.done(&["stop", "gc", "--force"]);
+    home.done(&["start", "gc"]);
+    assert_eq!(home.answer("gc"), "42\n", "it is where it was");
+    let (code, said) =
+        home.refused(&["vm", "create", "x", "--call-home", "127.0.0.1", "--no-wait"]);
+    assert!(code == 2 && said.contains("cannot be used with"), "{code}: {said}");
+    let (code, said) = home.refused(&["vm", "create", "x", "--call-home", "lab"]);
+    assert!(code == 2 && said.contains("10.0.0.5:8740"), "{code}: {said}");
 }

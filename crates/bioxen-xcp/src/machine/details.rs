@@ -111,6 +111,11 @@ impl Machine {
         });
         told.await.map_err(|source| step.failed(source))
     }
+
+    /// Where its guest can be reached, if its tools have told that.
+    pub fn told_address(&self) -> Option<IpAddr> {
+        address_of(&self.pool.mirror().view(), &self.reference)
+    }
 }
 
 fn interfaces(

@@ -1,6 +1,7 @@
 //! Learning where a guest can be reached.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bioxen_core::VmSpec;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use xenapi::mirror::View;
 use xenapi::{Map, Ref, class, enums};
 
 use super::{Attempt, Cause, Progress};
+use crate::call_home::Expected;
 use crate::plan::StepKind;
 
 /// How an address was learnt.
@@ -18,6 +20,8 @@ pub enum AddressSource {
     GuestMetrics,
     /// It was chosen before the guest was made.
     Static,
+    /// The guest called from there.
+    CallHome,
 }
 
 impl AddressSource {
@@ -26,42 +30,88 @@ impl AddressSource {
         match self {
             Self::GuestMetrics => "guest_metrics",
             Self::Static => "static",
+            Self::CallHome => "call_home",
         }
     }
 }
 
 impl Attempt {
+    /// Listens for the guest, where it is to call.
+    pub(super) async fn expect_call(&self) -> Result<Option<Expected>, Cause> {
+        let of_spec = self.order.spec.machine().and_then(|machine| machine.call_home);
+        let Some(at) = of_spec.or(self.order.pool.guests().call_home) else { return Ok(None) };
+        let expected = self.order.pool.expect_call(at).await;
+        expected.map(Some).map_err(|source| Cause::Listen { at, source })
+    }
+
     pub(super) async fn address(
         &self,
         progress: &mut Progress,
     ) -> Result<IpAddr, (Option<StepKind>, Cause)> {
         let mut timeline = std::mem::take(&mut progress.timeline);
+        let limit = self.address_limit(progress);
         let learnt = async {
-            let known = progress.known.as_ref().and_then(|known| known.address);
-            let known = known.filter(|(_, source)| *source == AddressSource::Static);
-            let of_spec = || Some((chosen(&self.order.spec)?, AddressSource::Static));
-            let found = match known.or_else(of_spec) {
-                Some(found) => found,
-                None => (self.told(progress).await?, AddressSource::GuestMetrics),
-            };
+            let found = self.find_address(progress).await?;
             if let Some(known) = &mut progress.known {
                 known.address = Some(found);
             }
             self.note(progress).await?;
             Ok(found.0)
         };
-        let address = self.step(StepKind::Address, &mut timeline, learnt).await?;
+        let address = self.step_within(limit, StepKind::Address, &mut timeline, learnt).await?;
         progress.timeline = timeline;
         Ok(address)
     }
 
-    async fn told(&self, progress: &Progress) -> Result<IpAddr, Cause> {
-        let Some(vm) = &progress.vm else { return Err(Cause::Abandoned) };
-        let mirror = self.order.pool.mirror();
-        let limit = self.order.deadlines.within(StepKind::Address);
-        let looking = mirror.wait_until("its address", limit, |view| address_of(view, vm));
-        Ok(self.unless_abandoned(looking).await??)
+    /// How long the address may take. A guest calls when it has done all else.
+    fn address_limit(&self, progress: &Progress) -> Duration {
+        let deadlines = &self.order.deadlines;
+        let setting_up = progress.call.as_ref().map(|_| deadlines.of(StepKind::CloudInit));
+        deadlines.of(StepKind::Address) + setting_up.unwrap_or_default()
     }
+
+    async fn find_address(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<(IpAddr, AddressSource), Cause> {
+        let mirror = self.order.pool.mirror();
+        // A little less than all, so that it is told what was waited for.
+        let limit = self.address_limit(progress).mul_f64(0.9);
+        let of_spec = || Some((chosen(&self.order.spec)?, AddressSource::Static));
+        let known = progress.known.as_ref().and_then(|known| known.address).or_else(of_spec);
+        let Progress { vm: Some(vm), call, .. } = progress else { return Err(Cause::Abandoned) };
+        match known {
+            Some(chosen @ (_, AddressSource::Static)) => return Ok(chosen),
+            Some(called @ (_, AddressSource::CallHome)) => {
+                return Ok(told_or(&mirror.view(), vm, called));
+            }
+            Some((_, AddressSource::GuestMetrics)) | None => {}
+        }
+        let telling = mirror.wait_until("its address", limit, |view| address_of(view, vm));
+        let calling = async {
+            match call {
+                Some(call) => call.heard().await,
+                None => std::future::pending().await,
+            }
+        };
+        let either = async {
+            tokio::select! {
+                biased;
+                told = telling => Ok((told?, AddressSource::GuestMetrics)),
+                called = calling => Ok((called, AddressSource::CallHome)),
+            }
+        };
+        self.unless_abandoned(either).await?
+    }
+}
+
+/// The address that a machine tells, or else the one that its guest has called from: that can be another by now.
+pub(crate) fn told_or(
+    view: &View<'_>,
+    vm: &Ref<class::Vm>,
+    called: (IpAddr, AddressSource),
+) -> (IpAddr, AddressSource) {
+    address_of(view, vm).map_or(called, |told| (told, AddressSource::GuestMetrics))
 }
 
 /// The first address that was chosen for it.

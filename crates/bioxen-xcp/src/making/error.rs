@@ -1,8 +1,9 @@
 //! Why a machine was not made.
 
+use std::io;
 use std::time::Duration;
 
-use bioxen_core::VmName;
+use bioxen_core::{CallHomeAddress, VmName};
 use xenapi::mirror::WaitError;
 use xenapi::{Error, TaskError, TransferError};
 
@@ -102,6 +103,14 @@ pub enum Cause {
     /// What is known of it could not be noted.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Nobody can listen where its guest is to call.
+    #[error("could not listen at {at} for the guest to call home")]
+    Listen {
+        /// Where.
+        at: CallHomeAddress,
+        /// What the system says.
+        source: io::Error,
+    },
     /// It took too long.
     #[error("it took longer than {after:?}")]
     Deadline {
@@ -169,6 +178,7 @@ impl Cause {
             | Self::Lua(_)
             | Self::Removal(_)
             | Self::Journal(_)
+            | Self::Listen { .. }
             | Self::Abandoned => false,
         }
     }
@@ -200,7 +210,7 @@ impl Cause {
                 .unwrap_or_else(check),
             Self::Task(_) | Self::Transfer(_) => check(),
             Self::Wait(_) => {
-                "see that the template has guest tools and its network a DHCP server, or give an address with `--network NAME,address=…`".into()
+                "see that the template has guest tools and its network a DHCP server; or give an address with `--network NAME,address=…`, or let the guest call home with `--call-home`".into()
             }
             Self::Setting(error) => error.hint(),
             Self::CloudConfig(error) => error.hint(),
@@ -213,6 +223,7 @@ impl Cause {
             Self::File(error) => error.hint(),
             Self::Lua(error) => error.hint(),
             Self::Removal(_) => "`bioxen vm gc` removes it later".into(),
+            Self::Listen { .. } => "name an address of this machine that guests reach; without a port it is a free one".into(),
             Self::Journal(_) => "see that the state directory can be written to".into(),
             Self::Deadline { .. } => "see what the pool and the guest's console say, and try again".into(),
             Self::Abandoned => "ask for it again".into(),

@@ -6,6 +6,7 @@ use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
 
 use super::setup::{self, Setup};
 use super::{Attempt, Cause, Progress};
+use crate::call_home::Expected;
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
 use crate::tags::{self, Tags, making_label, write_attempt};
@@ -211,8 +212,9 @@ impl Attempt {
         progress: &mut Progress,
     ) -> Result<(), Cause> {
         let client = self.order.pool.client();
+        let call = progress.call.as_ref().map(Expected::url);
         let Setup { seed, entry, overridden } =
-            Setup::new(&self.order.spec, plan, &record.uuid, macs)?;
+            Setup::new(&self.order.spec, plan, &record.uuid, macs, call.as_deref())?;
         progress.warnings.extend(overridden);
         let image = SeedDisk::new(&seed);
         let mut other_config = Map::default();

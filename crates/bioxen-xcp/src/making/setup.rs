@@ -5,8 +5,8 @@ use xenapi::Secret;
 
 use super::{Cause, Entry};
 use crate::cloud_init::{
-    self, AccountName, AuthorizedKey, CloudConfig, CloudInit, HostName, InstanceId, Interface,
-    InvalidSetting, PackageName, Seed, User,
+    self, AccountName, AuthorizedKey, CallHome, CloudConfig, CloudInit, HostName, InstanceId,
+    Interface, InvalidSetting, PackageName, Seed, User,
 };
 use crate::plan::{Interfaces, Plan, PlannedInterface};
 use crate::ssh::{ClientKey, HostKey, Login};
@@ -20,12 +20,14 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Makes keys for the guest and for us, and all that the guest is to know.
+    /// Makes keys for the guest and for us, and all that the guest is to know: `call` is what it is to post to
+    /// when it is done, if anything.
     pub(super) fn new(
         spec: &VmSpec,
         plan: &Plan,
         uuid: &str,
         macs: &[MacAddress],
+        call: Option<&str>,
     ) -> Result<Self, Cause> {
         let (host, client) = (HostKey::generate(spec.name.as_str()), client_key(spec));
         let entry = Entry {
@@ -34,7 +36,10 @@ impl Setup {
             host_key: host.public(),
             login: Login::Key(client.clone()),
         };
-        let settings = settings(spec, plan, &host, &client, macs)?;
+        let mut settings = settings(spec, plan, &host, &client, macs)?;
+        if let Some(url) = call {
+            settings = settings.call_home(CallHome::new(url)?);
+        }
         let seed = settings.seed(&InstanceId::new(uuid)?)?;
         let overridden = seed.overridden().iter().map(ToString::to_string).collect();
         Ok(Self { seed, entry, overridden })

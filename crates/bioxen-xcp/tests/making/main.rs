@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 mod addresses;
+mod calling;
 mod lab;
 #[path = "../ssh/server.rs"]
 #[expect(dead_code, reason = "the tests of connections need more of it")]

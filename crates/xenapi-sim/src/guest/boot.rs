@@ -9,6 +9,7 @@
 //! What is done once per instance is not repeated when the guest boots again.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,7 @@ use super::accounts::{self, Account};
 use super::cloud_config::{CloudConfig, Command, FileToWrite, PowerState, User};
 use super::files::Files;
 use super::host_keys;
+use super::phone_home;
 use super::report::BootReport;
 use super::sandbox::{Entry, Launch, blocking};
 use super::seed::{Seed, UserData};
@@ -135,8 +137,12 @@ impl CloudInit {
         Err(GuestError { message: "its directories could not be mounted without programs".into() })
     }
 
-    /// Does the rest and gives the verdict.
-    pub(super) async fn finish(mut self, fails: bool) -> Result<Next, GuestError> {
+    /// Does the rest and gives the verdict; the guest is at `address`, if it has one.
+    pub(super) async fn finish(
+        mut self,
+        fails: bool,
+        address: Option<IpAddr>,
+    ) -> Result<Next, GuestError> {
         if self.seed.is_none() {
             return Ok(None);
         }
@@ -150,6 +156,7 @@ impl CloudInit {
                  commands'))",
             );
         }
+        self.phone_home(address).await;
         let next = if self.new_instance { self.config().power_state } else { None };
         self.report.finished = Some(now(self.slow));
         self.on_files(|boot| {
@@ -183,6 +190,23 @@ impl CloudInit {
             Ok(())
         })
         .await
+    }
+
+    /// Calls whoever wants to know that it is done.
+    async fn phone_home(&mut self, address: Option<IpAddr>) {
+        let config = self.config();
+        let Some(home) = config.phone_home.as_ref().filter(|_| self.new_instance) else { return };
+        let instance = self.seed.as_ref().map(|seed| seed.instance_id.clone()).unwrap_or_default();
+        let name = self.host_name();
+        let fqdn = config.fqdn.clone().unwrap_or_else(|| name.clone());
+        let facts = [("instance_id", instance), ("hostname", name), ("fqdn", fqdn)];
+        let called = match address {
+            Some(address) => phone_home::call(home, address, &facts).await,
+            None => Err(format!("Failed to post phone home data to {}: no network", home.url)),
+        };
+        if let Err(problem) = called {
+            self.report.warnings.push(("modules-final", problem));
+        }
     }
 
     fn config(&self) -> CloudConfig {

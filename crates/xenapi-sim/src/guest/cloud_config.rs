@@ -35,6 +35,8 @@ pub struct CloudConfig {
     pub run_commands: Vec<Command>,
     /// Packages that must be there.
     pub packages: Vec<String>,
+    /// Whom the guest calls when it is done.
+    pub phone_home: Option<PhoneHome>,
     /// What is done when all is done.
     pub power_state: Option<PowerState>,
 }
@@ -95,6 +97,24 @@ pub struct FileToWrite {
     pub deferred: bool,
 }
 
+/// A call that the guest makes when it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhoneHome {
+    /// Where it posts to; `$INSTANCE_ID` stands for the instance id.
+    pub url: String,
+    /// What it posts, by name; `None` is all.
+    pub post: Option<Vec<String>>,
+    /// How often it tries.
+    pub tries: u64,
+}
+
+impl PhoneHome {
+    /// Whether it posts what has this name.
+    pub(super) fn posts(&self, name: &str) -> bool {
+        self.post.as_ref().is_none_or(|wanted| wanted.iter().any(|it| it == name))
+    }
+}
+
 /// What becomes of the guest in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerState {
@@ -149,6 +169,7 @@ impl Reader<'_> {
             boot_commands: commands("bootcmd"),
             run_commands: commands("runcmd"),
             packages: list("packages").unwrap_or_default().iter().filter_map(package).collect(),
+            phone_home: self.map.get("phone_home").and_then(phone_home),
             power_state: self.map.get("power_state").and_then(power_state),
         };
         config.users = self.users();
@@ -275,6 +296,16 @@ fn package(value: &Value) -> Option<String> {
         Value::Array(parts) => parts.first().and_then(text),
         other => text(other),
     }
+}
+
+fn phone_home(value: &Value) -> Option<PhoneHome> {
+    let post = match value.get("post") {
+        None => None,
+        Some(Value::String(all)) if all == "all" => None,
+        Some(names) => Some(texts(names)),
+    };
+    let tries = value.get("tries").and_then(Value::as_u64).unwrap_or(10);
+    Some(PhoneHome { url: value.get("url").and_then(text)?, post, tries })
 }
 
 fn power_state(value: &Value) -> Option<PowerState> {

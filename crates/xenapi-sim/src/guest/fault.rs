@@ -18,6 +18,8 @@ use crate::driver::{GuestError, Machine};
 pub enum GuestFault {
     /// Its agent reports, and has no address to report.
     NoAddress,
+    /// It has addresses and no agent: nothing is reported of it.
+    NoTools,
     /// Connections to its SSH server are refused.
     SshRefuses,
     /// Connections to its SSH server are accepted, and nothing more comes.
@@ -41,8 +43,9 @@ pub enum GuestFault {
 
 impl GuestFault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoAddress,
+        Self::NoTools,
         Self::SshRefuses,
         Self::SshStalls,
         Self::WrongHostKey,
@@ -61,6 +64,7 @@ impl GuestFault {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoAddress => "no-address",
+            Self::NoTools => "no-tools",
             Self::SshRefuses => "ssh-refuses",
             Self::SshStalls => "ssh-stalls",
             Self::WrongHostKey => "wrong-host-key",

@@ -368,7 +368,10 @@ async fn try_set_up(
         boot.refuse_programs().await?;
     }
     let addresses = answer(shared, guest).await?;
-    reports.send(Report::Agent(usual_agent(addresses)));
+    let address = addresses.values().flatten().next().copied();
+    if !guest.has(GuestFault::NoTools) {
+        reports.send(Report::Agent(usual_agent(addresses)));
+    }
     let vm = guest.machine.vm;
     if guest.has(GuestFault::RebootsDuringSetup) && shared.takes_restart(vm) {
         return ask(guest, Ended::Reboot).await;
@@ -376,7 +379,7 @@ async fn try_set_up(
     if guest.has(GuestFault::CrashesDuringSetup) {
         return ask(guest, Ended::Crash).await;
     }
-    match boot.finish(guest.has(GuestFault::CloudInitFails)).await? {
+    match boot.finish(guest.has(GuestFault::CloudInitFails), address).await? {
         Some(PowerState::Off) => ask(guest, Ended::PowerOff).await,
         Some(PowerState::Reboot) => ask(guest, Ended::Reboot).await,
         None => Ok(()),
