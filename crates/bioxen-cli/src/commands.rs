@@ -23,6 +23,9 @@ use crate::failure::Failure;
 #[cfg(target_os = "linux")]
 pub(crate) use sim::SimulatorError;
 
+/// The name that the simulated pool has in the configuration.
+pub(crate) const SIMULATED_POOL: &str = "sim";
+
 /// Everything that `bioxen` can be asked to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -274,6 +274,9 @@ impl Failure {
                 "compare it with the host's own, then give it: `--fingerprint {found}`"
             )),
             Self::State(error) => error.hint(),
+            Self::UnknownPool { vm, pool } if pool == crate::commands::SIMULATED_POOL => Some(format!(
+                "start it again, `bioxen sim start`, or let go of the VM: `bioxen vm forget {vm}`"
+            )),
             Self::UnknownPool { vm, pool } => Some(format!(
                 "put it back, `bioxen pool add {pool} URL --password WHERE`, or let go of the VM: `bioxen vm forget {vm}`"
             )),

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 pub(crate) use error::SimulatorError;
 
 /// The name that the simulated pool has in the configuration.
-const NAME: &str = "sim";
+const NAME: &str = super::SIMULATED_POOL;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -302,7 +302,10 @@ fn a_vm_whose_pool_is_known_no_more_is_told_of_and_can_be_forgotten() {
     {
         let (code, said) = home.refused(arguments);
         assert!(code == 3 && said.contains("pool `sim`, which is not in"), "{arguments:?}: {said}");
-        assert!(said.contains("bioxen vm forget gc") && said.contains("pool add sim"), "{said}");
+        assert!(
+            said.contains("bioxen vm forget gc") && said.contains("bioxen sim start"),
+            "{said}"
+        );
     }
     assert_eq!(home.done(&["gc", "--dry-run"])[0]["kind"], "record");
     assert_eq!(home.done(&["leaks"])[0]["name"], "gc");
@@ -334,6 +337,7 @@ fn a_vm_gets_an_address_of_those_that_are_declared_and_gives_it_back() {
     );
     let before = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, before + &declared).unwrap();
+    assert_eq!(home.sim(&["start"]).code, Some(0), "it runs already");
     let shown = home.run(&["config", "show"]).stdout;
     assert!(shown.contains("10.0.3.100-10.0.3.101"), "{shown}");
 

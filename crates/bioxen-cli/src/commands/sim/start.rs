@@ -65,7 +65,11 @@ pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         State::Running(served) => (served, true),
         State::Crashed(_) | State::Stopped => (arguments.start(&place)?, false),
     };
-    let pool = settings(&place, &served)?;
+    let mut pool = settings(&place, &served)?;
+    if let Some(there) = own(&configuration, &place) {
+        // What its user has declared of its guests stays.
+        pool.guests = there.guests.clone();
+    }
     if own(&configuration, &place) != Some(&pool) {
         if own(&configuration, &place).is_some() {
             configuration.remove_pool(super::NAME).map_err(Failure::Configuration)?;
