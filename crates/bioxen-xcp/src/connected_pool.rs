@@ -56,6 +56,7 @@ pub struct ConnectedPool {
     owner: Uuid,
     care: Care,
     guests: GuestSettings,
+    /// The addresses on networks that were given to VMs of attempts.
     given: Mutex<HashMap<(String, IpAddr), Uuid>>,
     /// Where calls of guests are heard, while any is expected.
     listeners: tokio::sync::Mutex<HashMap<CallHomeAddress, Weak<Listener>>>,
