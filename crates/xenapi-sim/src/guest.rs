@@ -22,6 +22,7 @@ mod fat;
 mod fault;
 mod files;
 mod host_keys;
+mod network;
 mod phone_home;
 mod process;
 mod report;

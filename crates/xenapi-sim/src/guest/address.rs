@@ -46,6 +46,15 @@ impl Addresses {
     ) -> io::Result<(Ipv4Addr, TcpListener)> {
         listen_on(vm, device, self.port).await
     }
+
+    /// Listens on the address that a guest has chosen itself.
+    pub(super) async fn listen_at(&self, address: Ipv4Addr) -> io::Result<(Ipv4Addr, TcpListener)> {
+        let listener = TcpListener::bind(SocketAddr::from((address, self.port))).await;
+        let listener = listener.map_err(|error| {
+            io::Error::new(error.kind(), format!("{address} is taken by another: {error}"))
+        })?;
+        Ok((address, listener))
+    }
 }
 
 async fn listen_on(vm: Uuid, device: u32, port: u16) -> io::Result<(Ipv4Addr, TcpListener)> {

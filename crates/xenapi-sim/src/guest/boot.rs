@@ -20,6 +20,7 @@ use super::accounts::{self, Account};
 use super::cloud_config::{CloudConfig, Command, FileToWrite, PowerState, User};
 use super::files::Files;
 use super::host_keys;
+use super::network;
 use super::phone_home;
 use super::report::BootReport;
 use super::sandbox::{Entry, Launch, blocking};
@@ -113,6 +114,7 @@ impl CloudInit {
             }
             boot.name_host()?;
             if boot.new_instance {
+                boot.configure_network()?;
                 boot.make_users();
             }
             let given = if boot.new_instance { boot.config().host_keys } else { Vec::new() };
@@ -287,6 +289,13 @@ impl CloudInit {
             self.files.write("/etc/hosts", hosts.as_bytes(), 0o644)?;
         }
         Ok(())
+    }
+
+    fn configure_network(&self) -> io::Result<()> {
+        let Some(network) = self.seed.as_ref().and_then(|seed| seed.network.as_ref()) else {
+            return Ok(());
+        };
+        self.files.write(network::CONFIGURATION, network::kept(network).as_bytes(), 0o600)
     }
 
     fn write_files(&mut self, deferred: bool) {

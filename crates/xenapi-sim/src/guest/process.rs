@@ -24,6 +24,7 @@ use super::boot::{self, CloudInit};
 use super::booted::{Guest, Tasks};
 use super::cloud_config::PowerState;
 use super::fault::GuestFault;
+use super::network;
 use super::sandbox::{CONTROL, Isolation, Place, Sandbox, blocking};
 use super::seed::{Seed, SeedError, read_seed};
 use super::ssh::{self, Gate};
@@ -399,8 +400,15 @@ async fn answer(
     if guest.has(GuestFault::NoAddress) {
         return Ok(addresses);
     }
+    let files = guest.files.clone();
+    // A guest without a configuration takes what it is given.
+    let configuration =
+        blocking(move || Ok(files.read(network::CONFIGURATION).unwrap_or_default())).await?;
     for nic in &guest.machine.nics {
-        let listening = shared.addresses.listen(guest.machine.vm, nic.device).await;
+        let listening = match network::address(&configuration, &nic.mac) {
+            Some(address) => shared.addresses.listen_at(address).await,
+            None => shared.addresses.listen(guest.machine.vm, nic.device).await,
+        };
         let (address, listener) = listening.map_err(|error| GuestError {
             message: format!("there is no address for interface {}: {error}", nic.device),
         })?;
