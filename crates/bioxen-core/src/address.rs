@@ -1,7 +1,7 @@
 //! The addresses of a virtual machine's interfaces.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,9 @@ impl InterfaceAddress {
         if prefix == 0 || prefix > width {
             return invalid("its prefix is too short or too long");
         }
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        // The rest of 127.0.0.0/8 stays, as guests of simulated pools are there.
+        let is_here = ip == IpAddr::from(Ipv4Addr::LOCALHOST) || ip == Ipv6Addr::LOCALHOST;
+        if ip.is_unspecified() || ip.is_multicast() || is_here {
             return invalid("no interface can have it");
         }
         let host = bits(ip) & !mask(ip, prefix);

@@ -332,41 +332,44 @@ fn a_vm_gets_an_address_of_those_that_are_declared_and_gives_it_back() {
     let network = "Pool-wide network associated with eth0";
     let path = home.path("config/config.toml");
     let declared = format!(
-        "\n[pools.sim.networks.\"{network}\"]\naddresses = \"10.0.3.100-10.0.3.101\"\nprefix = 24\n\
-         gateway = \"10.0.3.1\"\ndns = [\"10.0.3.1\"]\n"
+        "\n[pools.sim.networks.\"{network}\"]\naddresses = \"127.8.3.100-127.8.3.101\"\nprefix = 24\n\
+         gateway = \"127.8.3.1\"\ndns = [\"127.8.3.1\"]\n"
     );
     let before = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, before + &declared).unwrap();
     assert_eq!(home.sim(&["start"]).code, Some(0), "it runs already");
     let shown = home.run(&["config", "show"]).stdout;
-    assert!(shown.contains("10.0.3.100-10.0.3.101"), "{shown}");
+    assert!(shown.contains("127.8.3.100-127.8.3.101"), "{shown}");
 
     let address = |planned: &Value| planned["interfaces"]["these"][0]["address"].clone();
     let plan = |more: &[&str]| {
         let create = ["create", "new", "--template", TEMPLATE, "--dry-run"];
         home.done(&[&create[..], more].concat())
     };
-    assert_eq!(address(&plan(&[])), "10.0.3.100/24", "the template's interface is there");
+    assert_eq!(address(&plan(&[])), "127.8.3.100/24", "the template's interface is there");
     assert_eq!(address(&plan(&["--network", &format!("{network},address=dhcp")])), Value::Null);
-    let one = home.create("one", &["--no-wait"]);
-    assert_eq!(one["address"], "10.0.3.100");
+    let one = home.create("one", &[]);
+    assert_eq!(one["address"], "127.8.3.100");
+    assert_eq!(home.answer("one"), "42\n");
+    home.done(&["reboot", "one"]);
+    assert_eq!(home.answer("one"), "42\n", "the guest remembers its address");
     let shown = home.done(&["show", "one"]);
     assert_eq!(shown["address_known_by"], "static");
-    assert_eq!(address(&plan(&[])), "10.0.3.101/24");
-    assert_eq!(home.create("two", &["--no-wait"])["address"], "10.0.3.101");
+    assert_eq!(address(&plan(&[])), "127.8.3.101/24");
+    assert_eq!(home.create("two", &["--no-wait"])["address"], "127.8.3.101");
     for arguments in [&["--dry-run"][..], &["--no-wait"]] {
         let create = ["vm", "create", "three", "--template", TEMPLATE];
         let (code, said) = home.refused(&[&create[..], arguments].concat());
         assert!(
-            code != 0 && said.contains("no address of 10.0.3.100-10.0.3.101 is free"),
+            code != 0 && said.contains("no address of 127.8.3.100-127.8.3.101 is free"),
             "{said}"
         );
     }
     assert_eq!(home.names(), ["one", "two"]);
     let (_, said) = home.refused(&["vm", "clone", "one", "copy"]);
-    assert!(said.contains("both would have the address 10.0.3.100"), "{said}");
+    assert!(said.contains("both would have the address 127.8.3.100"), "{said}");
     home.done(&["delete", "one", "--yes"]);
-    assert_eq!(address(&plan(&[])), "10.0.3.100/24");
+    assert_eq!(address(&plan(&[])), "127.8.3.100/24");
     home.done(&["delete", "two", "--yes"]);
 }
 
