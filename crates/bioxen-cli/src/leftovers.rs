@@ -12,7 +12,7 @@ use bioxen_xcp::ConnectedPool;
 use bioxen_xcp::leaks::{self, Attempt, Fate, Knowledge, Leak, Reason};
 use bioxen_xcp::machine::MachineError;
 use bioxen_xcp::making::{self, DeadAttempt};
-use bioxen_xcp::tags::{making_label, read_making_label};
+use bioxen_xcp::tags::MakingLabel;
 use jiff::Timestamp;
 use uuid::Uuid;
 use xenapi::class;
@@ -48,8 +48,8 @@ impl Outcome {
                 Fate::Removed { .. } | Fate::Gone | Fate::Kept => true,
                 Fate::Changed | Fate::Failed(_) => false,
             },
-            Self::Held(_) => false,
-            Self::Forgotten(_) => true,
+            // Whoever has it in their hands sees to it.
+            Self::Held(_) | Self::Forgotten(_) => true,
         }
     }
 }
@@ -69,8 +69,10 @@ pub(crate) fn find(registry: &Registry, pool: &Arc<ConnectedPool>) -> Result<Fou
         .filter_map(|row| row.uuid.as_deref()?.parse().ok())
         .collect();
     let attempt = |attempt: Uuid| {
-        let label = making_label(attempt);
-        match rows.iter().find(|row| row.making_label() == Some(label.as_str())) {
+        let is_its = |row: &&Vm| {
+            row.making_label().and_then(MakingLabel::read).is_some_and(|it| it.attempt == attempt)
+        };
+        match rows.iter().find(is_its) {
             Some(row) if is_abandoned(row) => Attempt::Dead,
             Some(_) => Attempt::Alive,
             None => Attempt::Unknown,
@@ -200,7 +202,7 @@ fn attempt_of(row: &Vm) -> Option<DeadAttempt> {
     let Source::Template { uuid, making_label, .. } = row.source() else { return None };
     Some(DeadAttempt {
         vm: row.name().clone(),
-        making: read_making_label(making_label)?,
+        making: MakingLabel::read(making_label)?,
         template: uuid.clone(),
         uuid: row.uuid.clone(),
     })

@@ -13,7 +13,7 @@ use bioxen_xcp::machine::MachineError;
 use bioxen_xcp::making::{self, AddressSource, Entry, Journal, JournalError, Known};
 use bioxen_xcp::plan::{Plan, PlanError, Wanted};
 use bioxen_xcp::ssh::{ClientKey, Connection, Login};
-use bioxen_xcp::tags::{making_label, read_making_label};
+use bioxen_xcp::tags::MakingLabel;
 use bioxen_xcp::{Care, Configuration, ConnectedPool, Machine};
 use xenapi::class;
 
@@ -189,9 +189,12 @@ impl Remembered {
 
     /// What is known of it, for finishing it.
     pub(crate) fn known(&self) -> Result<Known, Failure> {
-        let making = self.row.making_label().and_then(read_making_label);
+        let making = self.row.making_label().and_then(MakingLabel::read);
+        // One that was adopted was never made: nothing has this name.
+        let never =
+            MakingLabel { attempt: uuid::Uuid::nil(), owner: self.pool.owner(), fleet: None };
         Ok(Known {
-            making: making.unwrap_or_default(),
+            making: making.unwrap_or(never),
             uuid: self.row.uuid.clone(),
             plan: None,
             entry: Some(self.entry()?),
@@ -258,7 +261,7 @@ impl RegistryJournal {
             source: Source::Template {
                 name: plan.map(|plan| plan.template.name.clone()).unwrap_or_default(),
                 uuid: plan.map(|plan| plan.template.uuid.clone()).unwrap_or_default(),
-                making_label: making_label(known.making),
+                making_label: known.making.to_string(),
             },
             created: now,
             expires: lifetime.and_then(|time| now.checked_add(time).ok()),

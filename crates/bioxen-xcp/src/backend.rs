@@ -275,7 +275,7 @@ impl XcpngBackend {
             entry,
             known: Some((address, source)),
             origin: plan.map(|plan| (plan.template.name.clone(), seed)),
-            making: Some(making),
+            making: Some(making.attempt),
             reached: tokio::sync::Mutex::new(Some(reached.clone())),
         };
         let facts = held.facts(&reached);

@@ -13,12 +13,13 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
+use xenapi::enums::VmPowerState;
 use xenapi::mirror::View;
 use xenapi::{Ref, class, network, vdi, vm};
 
 use crate::connected_pool::ConnectedPool;
-use crate::machine::{Done, Machine, MachineError, bytes, disks};
-use crate::tags::{Tags, read_making_label};
+use crate::machine::{Done, Machine, MachineError, Marks, bytes, disks};
+use crate::tags::{MakingLabel, Tags};
 
 /// How many leaks are removed at a time.
 const AT_ONCE: usize = 8;
@@ -30,7 +31,7 @@ pub enum Attempt {
     Alive,
     /// It was made here and has died.
     Dead,
-    /// Nothing: another installation may be making a VM on the same pool.
+    /// Nothing.
     Unknown,
 }
 
@@ -85,8 +86,18 @@ pub enum Reason {
         /// The attempt.
         attempt: Uuid,
     },
-    /// Nobody here knows of the attempt to make it: another installation may.
-    AttemptUnknown {
+    /// Another installation makes it, or has begun to.
+    OfAnother {
+        /// The installation.
+        owner: Uuid,
+    },
+    /// By its name an attempt of this installation has made it, by its marks another installation.
+    MarkedByAnother {
+        /// The other installation.
+        owner: Uuid,
+    },
+    /// By its name an attempt that has died has made it, and it is not off, as such a thing is.
+    InUse {
         /// The attempt.
         attempt: Uuid,
     },
@@ -112,8 +123,14 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AttemptDead { .. } => f.write_str("the attempt to make it has died"),
-            Self::AttemptUnknown { attempt } => {
-                write!(f, "the attempt `{attempt}` to make it is not known here")
+            Self::OfAnother { owner } => {
+                write!(f, "another installation, `{owner}`, makes it or did")
+            }
+            Self::MarkedByAnother { owner } => {
+                write!(f, "it has a name of ours, and the marks of installation `{owner}`")
+            }
+            Self::InUse { .. } => {
+                f.write_str("the attempt to make it has died, but somebody uses it")
             }
             Self::Expired { at } => write!(f, "it expired at {at}"),
             Self::ControllerGone { fleet } => write!(f, "its controller `{fleet}` is gone"),
@@ -145,9 +162,19 @@ pub struct Leak {
 
 impl Leak {
     /// Whether it is removed by [`collect`]. Networks are not, as a VM may be about to be put on one, nor is
-    /// what another installation may be making.
+    /// what may be somebody else's.
     pub fn is_collectable(&self) -> bool {
-        self.kind != Kind::Network && !matches!(self.reason, Reason::AttemptUnknown { .. })
+        match self.reason {
+            Reason::OfAnother { .. } | Reason::MarkedByAnother { .. } | Reason::InUse { .. } => {
+                false
+            }
+            Reason::AttemptDead { .. }
+            | Reason::Expired { .. }
+            | Reason::ControllerGone { .. }
+            | Reason::Unregistered
+            | Reason::NoVm
+            | Reason::Unused => self.kind != Kind::Network,
+        }
     }
 }
 
@@ -195,7 +222,7 @@ fn vm_leak(view: &View<'_>, vm: &vm::Record, known: &Knowledge<'_>) -> Option<Le
     let reason = judge_vm(vm, has_origin, known)?;
     let tags = Tags::read(&vm.other_config);
     let started = view.get(&vm.metrics).map(|metrics| metrics.start_time);
-    let since = since(&reason, tags.as_ref())
+    let since = since(&vm.name_label, &reason, tags.as_ref())
         .or(started.filter(|started| *started != Timestamp::UNIX_EPOCH));
     let own = |vm: &vm::Record| -> u64 {
         let disks = disks(view, vm);
@@ -216,18 +243,18 @@ fn vm_leak(view: &View<'_>, vm: &vm::Record, known: &Knowledge<'_>) -> Option<Le
 /// Why a row of the class VM is a leak, if it is one.
 fn judge_vm(vm: &vm::Record, has_origin: bool, known: &Knowledge<'_>) -> Option<Reason> {
     let tags = Tags::read(&vm.other_config);
-    if tags.as_ref().is_some_and(|tags| tags.owner != known.owner || tags.adopted) {
+    if tags.as_ref().is_some_and(|tags| tags.adopted) || vm.is_control_domain {
         return None;
     }
     // One that is being made may be a template yet, or a snapshot to be copied.
-    if let Some(attempt) = read_making_label(&vm.name_label) {
-        return judge_attempt(attempt, known);
+    if let Some(label) = MakingLabel::read(&vm.name_label) {
+        return judge_labelled(vm, label, tags.as_ref(), known);
     }
-    let tags = tags?;
+    let tags = tags.filter(|tags| tags.owner == known.owner)?;
     if vm.is_a_snapshot {
         return (!has_origin).then_some(Reason::NoVm);
     }
-    if vm.is_a_template || vm.is_control_domain {
+    if vm.is_a_template {
         return None;
     }
     if let Some(at) = tags.expires.filter(|at| *at <= known.now) {
@@ -244,11 +271,42 @@ fn judge_vm(vm: &vm::Record, has_origin: bool, known: &Knowledge<'_>) -> Option<
     }
 }
 
-fn judge_attempt(attempt: Uuid, known: &Knowledge<'_>) -> Option<Reason> {
-    match (known.attempt)(attempt) {
-        Attempt::Alive => None,
-        Attempt::Dead => Some(Reason::AttemptDead { attempt }),
-        Attempt::Unknown => Some(Reason::AttemptUnknown { attempt }),
+/// Why something is a leak that has the name of what is being made.
+fn judge_labelled(
+    vm: &vm::Record,
+    label: MakingLabel,
+    tags: Option<&Tags>,
+    known: &Knowledge<'_>,
+) -> Option<Reason> {
+    let reason = judge_attempt(label, known)?;
+    if matches!(reason, Reason::OfAnother { .. }) {
+        return Some(reason);
+    }
+    match tags {
+        // It may have them from a template that another installation has made.
+        Some(tags) if tags.owner != known.owner => {
+            Some(Reason::MarkedByAnother { owner: tags.owner })
+        }
+        None if vm.power_state != VmPowerState::Halted => {
+            Some(Reason::InUse { attempt: label.attempt })
+        }
+        Some(_) | None => Some(reason),
+    }
+}
+
+/// Why an attempt leaves leaks, if it does: what was noted of it goes before what its label says.
+fn judge_attempt(label: MakingLabel, known: &Knowledge<'_>) -> Option<Reason> {
+    let MakingLabel { attempt, owner, fleet } = label;
+    if owner != known.owner {
+        return Some(Reason::OfAnother { owner });
+    }
+    match ((known.attempt)(attempt), fleet) {
+        (Attempt::Alive, _) => None,
+        (Attempt::Dead, _) => Some(Reason::AttemptDead { attempt }),
+        (Attempt::Unknown, Some(fleet)) if (known.alive)(fleet) => None,
+        (Attempt::Unknown, Some(fleet)) => Some(Reason::ControllerGone { fleet }),
+        // It was noted before it was begun, so that somebody has forgotten it since.
+        (Attempt::Unknown, None) => Some(Reason::Unregistered),
     }
 }
 
@@ -256,7 +314,7 @@ fn disk_leak(view: &View<'_>, vdi: &vdi::Record, known: &Knowledge<'_>) -> Optio
     let has_vm = has_vm(view, vdi);
     let reason = judge_disk(vdi, has_vm, known)?;
     let tags = Tags::read(&vdi.other_config);
-    let since = since(&reason, tags.as_ref());
+    let since = since(&vdi.name_label, &reason, tags.as_ref());
     Some(Leak {
         kind: Kind::Disk,
         name: vdi.name_label.clone(),
@@ -279,8 +337,8 @@ fn judge_disk(vdi: &vdi::Record, has_vm: bool, known: &Knowledge<'_>) -> Option<
     if has_vm || tags.adopted || vdi.is_a_snapshot {
         return None;
     }
-    if let Some(attempt) = read_making_label(&vdi.name_label) {
-        return judge_attempt(attempt, known);
+    if let Some(label) = MakingLabel::read(&vdi.name_label) {
+        return judge_attempt(label, known).filter(|it| !matches!(it, Reason::OfAnother { .. }));
     }
     let in_the_making = tags.vm.as_ref().is_some_and(|vm| (known.making)(vm));
     let of_a_living_controller = tags.fleet.is_some_and(|fleet| (known.alive)(fleet));
@@ -304,14 +362,11 @@ fn network_leak(network: &Arc<network::Record>, known: &Knowledge<'_>) -> Option
 }
 
 /// Since when something is there at least: ids that were made with the time in them tell it.
-fn since(reason: &Reason, tags: Option<&Tags>) -> Option<Timestamp> {
-    let attempt = match reason {
-        Reason::Expired { at } => return Some(*at),
-        Reason::AttemptDead { attempt } | Reason::AttemptUnknown { attempt } => Some(*attempt),
-        Reason::ControllerGone { .. } | Reason::Unregistered | Reason::NoVm | Reason::Unused => {
-            None
-        }
-    };
+fn since(name: &str, reason: &Reason, tags: Option<&Tags>) -> Option<Timestamp> {
+    if let Reason::Expired { at } = reason {
+        return Some(*at);
+    }
+    let attempt = MakingLabel::read(name).map(|label| label.attempt);
     let run = tags.and_then(|tags| tags.run).map(|run| run.0);
     let (seconds, _) = attempt.or(run)?.get_timestamp()?.to_unix();
     Timestamp::from_second(i64::try_from(seconds).ok()?).ok()
@@ -352,21 +407,22 @@ async fn collect_vm(
         return Ok(Fate::Gone);
     };
     let Some(machine) = Machine::of(pool, &reference) else { return Ok(Fate::Gone) };
-    let Some((name, tags)) = machine.marks_now().await? else { return Ok(Fate::Gone) };
-    // Finished, adopted, registered anew or given more time.
-    if name != leak.name || tags != leak.tags || !may_go(pool.owner(), &name, tags.as_ref()) {
+    let Some(now) = machine.marks_now().await? else { return Ok(Fate::Gone) };
+    // Finished, adopted, registered anew, given more time or started by somebody.
+    if now.name != leak.name || now.tags != leak.tags || !may_go(pool.owner(), &now) {
         return Ok(Fate::Changed);
     }
     let deleted = machine.discard().await?;
     Ok(if deleted.vm == Done::Now { Fate::Removed { freed: deleted.freed } } else { Fate::Gone })
 }
 
-/// Whether something with this name and these marks is this installation's to remove, whatever a caller
-/// takes for a leak.
-fn may_go(owner: Uuid, name: &str, tags: Option<&Tags>) -> bool {
-    match tags {
+/// Whether something with these marks is this installation's to remove, whatever a caller takes for a leak.
+fn may_go(owner: Uuid, marks: &Marks) -> bool {
+    match &marks.tags {
         Some(tags) => tags.owner == owner && !tags.adopted,
-        None => read_making_label(name).is_some(),
+        None => {
+            marks.is_off && MakingLabel::read(&marks.name).is_some_and(|it| it.owner == owner)
+        }
     }
 }
 
@@ -383,7 +439,7 @@ async fn collect_disk(
         view.by_uuid::<class::Vdi>(uuid).map(|(reference, vdi)| {
             let tags = Tags::read(&vdi.other_config);
             let same = tags == leak.tags && vdi.name_label == leak.name;
-            let ours = tags.is_some() && may_go(pool.owner(), &leak.name, tags.as_ref());
+            let ours = tags.is_some_and(|tags| tags.owner == pool.owner() && !tags.adopted);
             (reference, same && ours && !has_vm(&view, vdi))
         })
     };
@@ -446,8 +502,16 @@ mod tests {
         }
     }
 
+    fn label(attempt: Uuid) -> MakingLabel {
+        MakingLabel { attempt, owner: OWNER, fleet: None }
+    }
+
     fn making(attempt: Uuid) -> String {
-        crate::tags::making_label(attempt)
+        label(attempt).to_string()
+    }
+
+    fn marks(name: &str, tags: Option<Tags>) -> Marks {
+        Marks { name: name.into(), tags, is_off: true }
     }
 
     #[test]
@@ -496,8 +560,9 @@ mod tests {
             (ALIVE, Some(&ours), None),
             (DEAD, None, Some(Reason::AttemptDead { attempt: DEAD })),
             (DEAD, Some(&ours), Some(Reason::AttemptDead { attempt: DEAD })),
-            (DEAD, Some(&foreign), None),
-            (FOREIGN, None, Some(Reason::AttemptUnknown { attempt: FOREIGN })),
+            (DEAD, Some(&foreign), Some(Reason::MarkedByAnother { owner: FOREIGN })),
+            // Whoever forgot it did so after it was begun.
+            (REGISTERED, None, Some(Reason::Unregistered)),
         ] {
             for template in [false, true] {
                 let record = vm::Record { is_a_template: template, ..vm(&making(attempt), tags) };
@@ -505,6 +570,37 @@ mod tests {
                 assert_eq!(found, reason, "{attempt} {tags:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_nobody_has_noted_down_follows_its_controller() {
+        let of = |fleet| MakingLabel { fleet: Some(fleet), ..label(FOREIGN) }.to_string();
+        let ours = tags();
+        for tags in [None, Some(&ours)] {
+            with_knowledge(|known| {
+                assert_eq!(judge_vm(&vm(&of(ALIVE), tags), false, known), None);
+                let gone = Some(Reason::ControllerGone { fleet: DEAD });
+                assert_eq!(judge_vm(&vm(&of(DEAD), tags), false, known), gone);
+            });
+        }
+    }
+
+    #[test]
+    fn what_another_installation_makes_is_never_taken_for_ours() {
+        let ours = tags();
+        let theirs = MakingLabel { owner: FOREIGN, fleet: Some(DEAD), ..label(DEAD) }.to_string();
+        for tags in [None, Some(&ours)] {
+            let found = with_knowledge(|known| judge_vm(&vm(&theirs, tags), false, known));
+            assert_eq!(found, Some(Reason::OfAnother { owner: FOREIGN }), "{tags:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_being_made_and_runs_without_marks_is_somebodys() {
+        let running =
+            vm::Record { power_state: VmPowerState::Running, ..vm(&making(DEAD), None) };
+        let found = with_knowledge(|known| judge_vm(&running, false, known));
+        assert_eq!(found, Some(Reason::InUse { attempt: DEAD }));
     }
 
     #[test]
@@ -549,14 +645,22 @@ mod tests {
 
     #[test]
     fn only_what_is_marked_as_ours_or_named_by_an_attempt_may_go() {
-        for (name, tags, may) in [
-            ("web", Some(tags()), true),
-            ("web", None, false),
-            (making(DEAD).as_str(), None, true),
-            ("web", Some(Tags { adopted: true, ..tags() }), false),
-            (making(DEAD).as_str(), Some(Tags { owner: FOREIGN, ..tags() }), false),
+        let ours = making(DEAD);
+        let theirs = MakingLabel { owner: FOREIGN, ..label(DEAD) }.to_string();
+        let adopted = Tags { adopted: true, ..tags() };
+        let foreign = Tags { owner: FOREIGN, ..tags() };
+        let running = Marks { is_off: false, ..marks(&ours, None) };
+        for (marks, may) in [
+            (marks("web", Some(tags())), true),
+            (marks("web", None), false),
+            (marks(&ours, None), true),
+            (marks(&format!("{ours} (copy)"), None), false),
+            (marks(&theirs, None), false),
+            (marks("web", Some(adopted)), false),
+            (marks(&ours, Some(foreign)), false),
+            (running, false),
         ] {
-            assert_eq!(may_go(OWNER, name, tags.as_ref()), may, "{name} {tags:?}");
+            assert_eq!(may_go(OWNER, &marks), may, "{} {:?}", marks.name, marks.tags);
         }
     }
 
@@ -572,8 +676,13 @@ mod tests {
         with_knowledge(|known| {
             let leak = network_leak(&Arc::new(network(Some(&ours), vec![])), known).unwrap();
             assert!(!leak.is_collectable());
-            let unknown = Leak { reason: Reason::AttemptUnknown { attempt: FOREIGN }, ..leak };
-            assert!(!Leak { kind: Kind::Vm, ..unknown }.is_collectable());
+            for reason in [
+                Reason::OfAnother { owner: FOREIGN },
+                Reason::MarkedByAnother { owner: FOREIGN },
+                Reason::InUse { attempt: DEAD },
+            ] {
+                assert!(!Leak { kind: Kind::Vm, reason, ..leak.clone() }.is_collectable());
+            }
             let used = network(Some(&ours), vec!["vif".into()]);
             assert_eq!(network_leak(&Arc::new(used), known), None);
             assert_eq!(network_leak(&Arc::new(network(None, vec![])), known), None);
@@ -585,8 +694,9 @@ mod tests {
         let made = time("2027-01-01T12:00:00Z");
         let seconds = u64::try_from(made.as_second()).unwrap();
         let attempt = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
-        assert_eq!(since(&Reason::AttemptDead { attempt }, None), Some(made));
-        assert_eq!(since(&Reason::AttemptDead { attempt: DEAD }, None), None);
-        assert_eq!(since(&Reason::Unused, Some(&tags())), None);
+        let gone = Reason::ControllerGone { fleet: DEAD };
+        assert_eq!(since(&making(attempt), &gone, None), Some(made));
+        assert_eq!(since(&making(DEAD), &gone, None), None);
+        assert_eq!(since("web", &gone, Some(&tags())), None);
     }
 }

@@ -38,6 +38,7 @@ use crate::tags::Tags;
 
 pub use cloning::{NewVm, UnfinishedCopy};
 pub use deletion::Deleted;
+pub(crate) use deletion::Marks;
 pub use details::{Details, Interface};
 pub use disks::Disk;
 pub(crate) use disks::{bytes, disks};

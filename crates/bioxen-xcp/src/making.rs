@@ -48,7 +48,7 @@ use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
 use crate::plan::{Deadlines, Plan, PoolView, StepKind, Wanted};
 use crate::ssh::{ClientKey, Connection, Login, PublicKey};
-use crate::tags::Tags;
+use crate::tags::{MakingLabel, Tags};
 
 /// What is to be made, for whom, and who is told.
 #[derive(Clone)]
@@ -87,7 +87,8 @@ pub trait Journal: Send + Sync {
     }
 }
 
-/// Notes nothing: for machines that are not to outlive their controller, which their tags tell of.
+/// Notes nothing: for machines that are not to outlive their controller, which their names tell of while they
+/// are made, and their tags from then on.
 #[derive(Clone, Copy, Debug)]
 pub struct NoJournal;
 
@@ -101,9 +102,8 @@ impl Journal for NoJournal {
 /// What is known of a virtual machine.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// Which attempt it is: its name is the [label](crate::tags::making_label) of this until it has been
-    /// marked as ours.
-    pub making: Uuid,
+    /// Which attempt it is, and its name until it has been marked as ours.
+    pub making: MakingLabel,
     /// Its identity on the pool, once it is there.
     pub uuid: Option<String>,
     /// The plan that it is made by, where that is not over.
@@ -250,7 +250,8 @@ async fn attempt(order: MakeOrder, origin: Origin, until: Until) -> Result<Outco
     let busy = order.pool.busy();
     let task = tokio::spawn(async move {
         let _busy = busy;
-        let making = Uuid::now_v7();
+        let (owner, fleet) = (order.pool.owner(), order.fleet);
+        let making = MakingLabel { attempt: Uuid::now_v7(), owner, fleet };
         Attempt { order, origin, making, abandoned }.run(until).await
     });
     let made = task.await;
@@ -281,7 +282,7 @@ struct Progress {
 struct Attempt {
     order: MakeOrder,
     origin: Origin,
-    making: Uuid,
+    making: MakingLabel,
     /// Closed once nobody waits for it any more.
     abandoned: watch::Receiver<()>,
 }
@@ -322,7 +323,7 @@ impl Attempt {
             },
             Err((step, cause)) => {
                 let left = self.undo(progress, &cause).await;
-                self.order.pool.take_back(self.making);
+                self.order.pool.take_back(self.making.attempt);
                 let (vm, cause) = (self.order.spec.name.clone(), Box::new(cause));
                 Err(MakeError { vm, step, cause, left })
             }

@@ -4,7 +4,7 @@
 //! id. Only what is this installation's is ever deleted.
 //!
 //! A VM cannot be marked before it is there. Until then it has a name that nothing else can have, its
-//! [`making_label`], which was noted down before.
+//! [`MakingLabel`], which says whose it is.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -136,14 +136,45 @@ pub(crate) fn read_attempt(other_config: &Map<String, String>) -> Option<Uuid> {
     other_config.get(ATTEMPT)?.parse().ok()
 }
 
-/// The name of a VM while it is being made.
-pub fn making_label(making: Uuid) -> String {
-    format!("{MAKING}{making}")
+/// The name of a VM while it is being made, which says what its marks are going to say: a clone is born
+/// with its name, and gets its marks later.
+///
+/// ```text
+/// bioxen:making:<attempt>:<owner>[:<fleet>]
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MakingLabel {
+    /// The attempt. Its id was made when that began, and tells the time.
+    pub attempt: Uuid,
+    /// The installation that makes the VM.
+    pub owner: Uuid,
+    /// The controller that makes it, where it is not to outlive that.
+    pub fleet: Option<Uuid>,
 }
 
-/// Whether a name is that of a VM which is being made, and by which attempt.
-pub fn read_making_label(name: &str) -> Option<Uuid> {
-    name.strip_prefix(MAKING)?.parse().ok()
+impl MakingLabel {
+    /// Reads it from a name. Only what is written as we write it is one: a person who makes up a name like
+    /// it, or adds to one, has something of their own.
+    pub fn read(name: &str) -> Option<Self> {
+        let mut ids = name.strip_prefix(MAKING)?.split(':').map(|id| id.parse().ok());
+        let label = Self {
+            attempt: ids.next()??,
+            owner: ids.next()??,
+            fleet: match ids.next() {
+                Some(fleet) => Some(fleet?),
+                None => None,
+            },
+        };
+        (label.to_string() == name).then_some(label)
+    }
+}
+
+impl fmt::Display for MakingLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempt, owner, fleet } = self;
+        write!(f, "{MAKING}{attempt}:{owner}")?;
+        fleet.map_or(Ok(()), |fleet| write!(f, ":{fleet}"))
+    }
 }
 
 #[cfg(test)]
@@ -218,10 +249,41 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_vm_in_the_making_says_which_attempt_it_is() {
-        let making = Uuid::from_u128(3);
-        assert_eq!(read_making_label(&making_label(making)), Some(making));
-        assert_eq!(read_making_label("bioxen:making:web"), None);
-        assert_eq!(read_making_label("web"), None);
+    fn the_name_of_a_vm_in_the_making_says_whose_it_is() {
+        let (attempt, owner) = (Uuid::now_v7(), Uuid::from_u128(4));
+        for fleet in [None, Some(Uuid::from_u128(5))] {
+            let label = MakingLabel { attempt, owner, fleet };
+            assert_eq!(MakingLabel::read(&label.to_string()), Some(label));
+        }
+    }
+
+    #[test]
+    fn a_name_that_only_looks_like_that_of_a_vm_in_the_making_says_nothing() {
+        let (attempt, other) = (Uuid::now_v7(), Uuid::new_v4());
+        for name in [
+            "web".to_owned(),
+            "bioxen:making:web".to_owned(),
+            format!("bioxen:making:{attempt}"),
+            format!("bioxen:making:{attempt}:web"),
+            format!("bioxen:making:{attempt}:{other}:"),
+            format!("bioxen:making:{attempt}:{other}:{other}:{other}"),
+            format!("bioxen:making:{attempt}:{other} (copy)"),
+            format!("Copy of bioxen:making:{attempt}:{other}"),
+            format!("bioxen:making:{attempt}:{}", other.to_string().to_uppercase()),
+            format!("bioxen:making:{attempt}:{}", other.simple()),
+        ] {
+            assert_eq!(MakingLabel::read(&name), None, "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_read_as_a_label_is_written_as_it_was(
+            name in "bioxen:making:[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}(:[0-9a-f-]{0,36}){0,3}"
+        ) {
+            if let Some(label) = MakingLabel::read(&name) {
+                proptest::prop_assert_eq!(label.to_string(), name);
+            }
+        }
     }
 }

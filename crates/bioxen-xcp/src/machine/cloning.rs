@@ -11,7 +11,7 @@ use xenapi::{Ref, class};
 
 use super::asking::{SETTLED_WITHIN, Step};
 use super::{Cause, Deleted, Machine, MachineError, Refusal};
-use crate::tags::{Tags, making_label};
+use crate::tags::{MakingLabel, Tags};
 
 /// What a copy of a VM is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ impl NewVm {
     /// One that stays until it is deleted.
     pub fn new(name: VmName, making: Uuid) -> Self {
         Self { name, making, fleet: None, run: None, expires: None }
+    }
+
+    /// Its name until it is finished, where this installation makes it.
+    pub fn label(&self, owner: Uuid) -> MakingLabel {
+        MakingLabel { attempt: self.making, owner, fleet: self.fleet }
     }
 }
 
@@ -82,7 +87,7 @@ impl Machine {
             let name = new.name.to_string();
             return Err(self.refused(step.name, Refusal::NameTaken { name }));
         }
-        let label = making_label(new.making);
+        let label = new.label(self.pool.owner()).to_string();
         let _turns = step.clone_turns(self.storages()?).await?;
         let tags = Tags {
             vm: Some(new.name.clone()),

@@ -39,6 +39,13 @@ pub struct Deleted {
     pub kept: Vec<Disk>,
 }
 
+/// What tells whose a VM is.
+pub(crate) struct Marks {
+    pub(crate) name: String,
+    pub(crate) tags: Option<Tags>,
+    pub(crate) is_off: bool,
+}
+
 /// How something is destroyed.
 #[derive(Clone, Copy)]
 enum How {
@@ -70,11 +77,15 @@ impl Machine {
         self.remove(step, &vm).await
     }
 
-    /// Its name and marks as the pool has them now; `None` if it is gone.
-    pub(crate) async fn marks_now(&self) -> Result<Option<(String, Option<Tags>)>, MachineError> {
+    /// What the pool says now by which it can be told whose it is; `None` if it is gone.
+    pub(crate) async fn marks_now(&self) -> Result<Option<Marks>, MachineError> {
         let step = self.step("look at");
         match step.call(|client| client.vm().get_record(&self.reference)).await {
-            Ok(vm) => Ok(Some((vm.name_label, Tags::read(&vm.other_config)))),
+            Ok(vm) => Ok(Some(Marks {
+                tags: Tags::read(&vm.other_config),
+                is_off: vm.power_state == VmPowerState::Halted,
+                name: vm.name_label,
+            })),
             Err(MachineError::Gone { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use xenapi::mirror::View;
 use xenapi::{Ref, class, enums, vbd, vdi, vm};
 
-use crate::tags::{Tags, read_making_label};
+use crate::tags::{MakingLabel, Tags};
 
 /// A disk of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ fn disk(view: &View<'_>, vm: &vm::Record, vbd: &vbd::Record, vdi: &vdi::Record) 
     // The disks of a snapshot are there for it alone, and nobody gives disks to what is being made.
     let came_with_it = vbd.other_config.contains_key("owner")
         || vdi.is_a_snapshot
-        || read_making_label(&vm.name_label).is_some();
+        || MakingLabel::read(&vm.name_label).is_some();
     Some(Disk {
         vdi: vbd.vdi.clone(),
         storage_ref: vdi.sr.clone(),

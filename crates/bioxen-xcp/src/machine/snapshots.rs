@@ -12,7 +12,7 @@ use super::asking::SETTLED_WITHIN;
 use super::disks::disks;
 use super::find::near;
 use super::{Done, Machine, MachineError, PowerState, Refusal};
-use crate::tags::{Tags, read_making_label};
+use crate::tags::{MakingLabel, Tags};
 
 /// A snapshot of a VM: its disks and settings as they were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ pub(super) fn snapshots(view: &View<'_>, vm: &vm::Record) -> Vec<Snapshot> {
         .filter_map(|reference| {
             let record = view.get(reference)?;
             // One that is there only while a copy is being made is nobody's to go back to.
-            if read_making_label(&record.name_label).is_some() {
+            if MakingLabel::read(&record.name_label).is_some() {
                 return None;
             }
             Some(Snapshot {

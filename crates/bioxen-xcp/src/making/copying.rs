@@ -118,7 +118,7 @@ impl Attempt {
     ) -> Result<(UnfinishedCopy, vm::Record), Cause> {
         let Tags { fleet, run, expires, .. } = self.tags(plan);
         let new =
-            NewVm { fleet, run, expires, ..NewVm::new(self.order.spec.name.clone(), self.making) };
+            NewVm { fleet, run, expires, ..NewVm::new(self.order.spec.name.clone(), self.making.attempt) };
         let copy =
             origin.clone().within(self.order.deadlines.of(StepKind::Clone)).clone_as(&new).await?;
         let vm: Ref<class::Vm> = copy.machine().reference().clone();

@@ -25,7 +25,7 @@ impl Attempt {
                 let (vm, network, range) = (vm.clone(), wanted.network.name, wanted.range);
                 return Err(PlanError::NoAddressFree { vm, network, range }.into());
             };
-            if pool.give(&network, address, self.making) {
+            if pool.give(&network, address, self.making.attempt) {
                 return Ok(address);
             }
         }

@@ -9,7 +9,7 @@ use super::{Attempt, Cause, Progress};
 use crate::call_home::Expected;
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
-use crate::tags::{self, Tags, making_label, write_attempt};
+use crate::tags::{self, Tags, write_attempt};
 
 /// Keys of `other_config` that would have disks made, or keep a copy from being deleted.
 const OF_THE_TEMPLATE: [&str; 2] = ["disks", "default_template"];
@@ -71,7 +71,7 @@ impl Attempt {
         progress: &mut Progress,
     ) -> Result<(Ref<class::Vm>, vm::Record), Cause> {
         let pool = &self.order.pool;
-        let (template, label) = (&plan.template.reference, making_label(self.making));
+        let (template, label) = (&plan.template.reference, self.making.to_string());
         let permit = self.unless_abandoned(pool.cloning(&plan.storage.reference)).await?;
         let vms = pool.client().vm();
         let call = match plan.copy {
@@ -219,7 +219,7 @@ impl Attempt {
         let image = SeedDisk::new(&seed);
         let mut other_config = Map::default();
         self.tags(plan).write(&mut other_config);
-        write_attempt(self.making, &mut other_config);
+        write_attempt(self.making.attempt, &mut other_config);
         let disk = vdi::Record {
             name_label: format!("{} seed", plan.label),
             name_description: "What the guest sets itself up by; it may be deleted".into(),

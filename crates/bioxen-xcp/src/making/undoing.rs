@@ -1,12 +1,12 @@
 //! Removing what an attempt has made, when it has come to nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_core::{Event, VmName};
 use jiff::Timestamp;
-use uuid::Uuid;
-use xenapi::enums::VmOperation;
+use xenapi::enums::{StorageOperation, VmOperation};
 use xenapi::mirror::View;
 use xenapi::{Ref, Task, class};
 
@@ -14,12 +14,13 @@ use super::{Attempt, Cause, Chain, Progress};
 use crate::connected_pool::ConnectedPool;
 use crate::machine::{Machine, MachineError};
 use crate::plan::StepKind;
-use crate::tags::{making_label, read_attempt};
+use crate::tags::{MakingLabel, read_attempt};
 
 /// How long a clone that was cancelled may take to end.
 const CANCELLED_WITHIN: Duration = Duration::from_mins(2);
 
-/// How long something may take to appear of which the pool did not say whether it is made.
+/// How long something may take to appear that was asked for a moment ago, and of which the pool did not say
+/// whether it is made.
 const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
 /// An attempt to make a VM whose controller has died, as far as that had noted down what it was doing.
@@ -28,7 +29,7 @@ pub struct DeadAttempt {
     /// The VM.
     pub vm: VmName,
     /// Which attempt it was.
-    pub making: Uuid,
+    pub making: MakingLabel,
     /// The uuid of the template, or VM, of which it was to be a copy.
     pub template: String,
     /// The identity of the VM on the pool, where that was known.
@@ -52,9 +53,9 @@ pub async fn remove_attempt(
                 made.remove_vm(&vm).await?;
             }
         }
-        None => made.remove_unseen(true).await?,
+        None => made.remove_unseen(Doubt::Asker).await?,
     }
-    made.remove_disk(None, true).await
+    made.remove_disk(None, Doubt::Asker).await
 }
 
 impl Attempt {
@@ -70,14 +71,14 @@ impl Attempt {
         let made = Made { pool, vm, making: self.making, template };
         let removed = match &progress.vm {
             Some(vm) => made.remove_vm(vm).await,
-            None => made.remove_unseen(cause.is_unclear()).await,
+            None => made.remove_unseen(Doubt::of(cause)).await,
         };
         if let Err(error) = removed {
             left.push(Chain(&error).to_string());
         }
         let disk = progress.seed.map(|seed| seed.disk);
-        let is_unclear = progress.seeding && cause.is_unclear();
-        if let Err(error) = made.remove_disk(disk, is_unclear).await {
+        let doubt = if progress.seeding { Doubt::of(cause) } else { Doubt::None };
+        if let Err(error) = made.remove_disk(disk, doubt).await {
             left.push(format!("its seed disk: {}", Chain(&error)));
         }
         let (vm, at) = (vm.clone(), Timestamp::now());
@@ -86,11 +87,29 @@ impl Attempt {
     }
 }
 
+/// Why there may be more of an attempt than is known, if there may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// All of it is known.
+    None,
+    /// The pool was asked for something, and its answer was lost: it may not have begun with it yet.
+    Answer,
+    /// Whoever asked is dead. The pool is at work on it, has done it, or was never asked. What was on the wire
+    /// when they died carries their label or marks, and is found by those if it comes after all.
+    Asker,
+}
+
+impl Doubt {
+    fn of(cause: &Cause) -> Self {
+        if cause.is_unclear() { Self::Answer } else { Self::None }
+    }
+}
+
 /// What an attempt has made, or may have.
 struct Made<'a> {
     pool: &'a Arc<ConnectedPool>,
     vm: &'a VmName,
-    making: Uuid,
+    making: MakingLabel,
     template: Option<Ref<class::Vm>>,
 }
 
@@ -100,65 +119,68 @@ impl Made<'_> {
         let machine = Machine::known(self.pool, vm, self.vm.as_str());
         match machine.marks_now().await? {
             None => Ok(()),
-            Some((name, _)) if name == making_label(self.making) => {
+            Some(marks) if marks.name == self.making.to_string() => {
                 machine.discard().await.map(|_| ())
             }
             Some(_) => machine.delete().await.map(|_| ()),
         }
     }
 
-    /// Removes the VM of which only the name is known. Where the pool has not said whether it makes it, it may
-    /// be yet to come.
-    async fn remove_unseen(&self, is_unclear: bool) -> Result<(), MachineError> {
-        let label = making_label(self.making);
+    /// Removes the VM of which only the name is known. Where it is in doubt whether there is one, it may be yet
+    /// to come.
+    async fn remove_unseen(&self, doubt: Doubt) -> Result<(), MachineError> {
+        let label = self.making.to_string();
         Machine::catch_up(self.pool, self.vm.as_str()).await?;
-        if is_unclear {
-            self.await_clone(&label).await;
-        }
+        let clone = Unseen {
+            what: "the copy",
+            limit: StepKind::Clone.deadline(),
+            is_there: &|view| view.by_name::<class::Vm>(&label).next().is_some(),
+            under_way: &|view| {
+                let template = self.template.as_ref().and_then(|template| view.get(template));
+                let operations = template.map(|template| template.current_operations.iter());
+                let copies = operations.into_iter().flatten();
+                copies
+                    .filter(|(_, it)| matches!(it, VmOperation::Clone | VmOperation::Copy))
+                    .map(|(task, _)| task.clone())
+                    .collect()
+            },
+        };
+        self.wait_for(&clone, doubt).await;
         for (vm, _) in self.pool.mirror().by_name::<class::Vm>(&label) {
             self.remove_vm(&vm).await?;
         }
         Ok(())
     }
 
-    /// Waits for a clone of which the pool has not said whether it makes it: some time, and for as long as the
-    /// template is being copied.
-    async fn await_clone(&self, label: &str) {
-        let mirror = self.pool.mirror();
-        let is_there = |view: &View<'_>| view.by_name::<class::Vm>(label).next().map(|_| ());
-        if mirror.wait_until("the copy", APPEARS_WITHIN, is_there).await.is_ok() {
-            return;
-        }
-        let limit = StepKind::Clone.deadline();
-        let settled = mirror.wait_until("the copy", limit, |view| {
-            let template = self.template.as_ref().and_then(|template| view.get(template));
-            let is_being_copied = template.is_some_and(|template| {
-                let mut operations = template.current_operations.values();
-                operations.any(|it| matches!(it, VmOperation::Clone | VmOperation::Copy))
-            });
-            is_there(view).or((!is_being_copied).then_some(()))
-        });
-        if let Err(error) = settled.await {
-            tracing::debug!(vm = label, %error, "it may yet be copied");
-        }
-    }
-
-    /// Removes the seed disk where the VM does not have it, as before it is attached. Where the pool has not
-    /// said whether it makes it, it may be yet to come.
+    /// Removes the seed disk where the VM does not have it, as before it is attached. Where it is in doubt
+    /// whether there is one, it may be yet to come.
     async fn remove_disk(
         &self,
         known: Option<Ref<class::Vdi>>,
-        is_unclear: bool,
+        doubt: Doubt,
     ) -> Result<(), MachineError> {
-        let is_its = |view: &View<'_>| {
+        let its = |view: &View<'_>| {
             let mut disks = view.iter::<class::Vdi>();
-            let its = disks.find(|(_, it)| read_attempt(&it.other_config) == Some(self.making));
-            its.map(|(disk, _)| disk)
+            let attempt = Some(self.making.attempt);
+            disks.find(|(_, it)| read_attempt(&it.other_config) == attempt).map(|(disk, _)| disk)
         };
         let disk = match known {
-            None if is_unclear => {
-                let mirror = self.pool.mirror();
-                mirror.wait_until("the seed disk", APPEARS_WITHIN, is_its).await.ok()
+            None if doubt != Doubt::None => {
+                let seed = Unseen {
+                    what: "the seed disk",
+                    limit: StepKind::Seed.deadline(),
+                    is_there: &|view| its(view).is_some(),
+                    under_way: &|view| {
+                        let storages = view.iter::<class::Sr>();
+                        let operations = storages.flat_map(|(_, storage)| {
+                            let all = storage.current_operations.clone().into_iter();
+                            all.filter(|(_, it)| *it == StorageOperation::VdiCreate)
+                        });
+                        operations.map(|(task, _)| task).collect()
+                    },
+                };
+                self.wait_for(&seed, doubt).await;
+                its(&self.pool.mirror().view())
             }
             known => known,
         };
@@ -169,6 +191,40 @@ impl Made<'_> {
             None => Ok(()),
         }
     }
+
+    /// Waits for something that may be yet to come: for as long as the pool is at work on anything of its kind
+    /// that it has begun by now, or may have.
+    async fn wait_for(&self, unseen: &Unseen<'_>, doubt: Doubt) {
+        let Unseen { what, limit, is_there, under_way } = unseen;
+        let mirror = self.pool.mirror();
+        let there = |view: &View<'_>| is_there(view).then_some(());
+        match doubt {
+            Doubt::None => return,
+            Doubt::Answer => {
+                if mirror.wait_until(what, APPEARS_WITHIN, there).await.is_ok() {
+                    return;
+                }
+            }
+            Doubt::Asker => {}
+        }
+        let begun = under_way(&mirror.view());
+        let settled = mirror.wait_until(what, *limit, |view| {
+            (is_there(view) || begun.is_disjoint(&under_way(view))).then_some(())
+        });
+        if let Err(error) = settled.await {
+            tracing::debug!(vm = %self.vm, %error, "it may yet come");
+        }
+    }
+}
+
+/// Something that was asked for, and of which it is not known whether it is made.
+struct Unseen<'a> {
+    what: &'static str,
+    /// How long making it may take.
+    limit: Duration,
+    is_there: &'a (dyn Fn(&View<'_>) -> bool + Sync),
+    /// The tasks of the pool that may be making it.
+    under_way: &'a (dyn Fn(&View<'_>) -> HashSet<String> + Sync),
 }
 
 /// Ends a clone that is not wanted any more; returns what it has made all the same.

@@ -2,11 +2,10 @@ use std::time::Duration;
 
 use bioxen_xcp::Machine;
 use bioxen_xcp::machine::{MachineError, NewVm, PowerState, Refusal};
-use bioxen_xcp::tags::making_label;
 use uuid::Uuid;
 use xenapi_sim::{Fault, FaultRule};
 
-use crate::support::{lab, name, tags};
+use crate::support::{OWNER, lab, name, tags};
 
 const MAKING: Uuid = Uuid::from_u128(0x3a1);
 
@@ -16,7 +15,7 @@ async fn a_copy_is_a_vm_of_its_own() {
     let origin = lab.ours("web").await;
     let before = lab.counts().await;
     let making = origin.clone_as(&NewVm::new(name("web-2"), MAKING)).await.unwrap();
-    assert_eq!(making.machine().name(), making_label(MAKING));
+    assert_eq!(making.machine().name(), NewVm::new(name("web-2"), MAKING).label(OWNER).to_string());
     let copy = making.finish().await.unwrap();
     assert_eq!(copy.name(), "web-2");
     assert_eq!(copy.tags(), Some(tags("web-2")));

@@ -92,7 +92,7 @@ async fn a_life_on_a_pool_that_fails_ends_clearly_and_leaves_nothing() {
             Ok(()) => well += 1,
             Err(error) => {
                 badly += 1;
-                let label = bioxen_xcp::tags::making_label(making);
+                let label = NewVm::new(name("copy"), making).label(OWNER).to_string();
                 let copy = format!("copy-{making}");
                 let names = [machine.name(), &label, &copy];
                 let text = error.to_string();

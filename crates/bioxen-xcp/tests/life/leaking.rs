@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use bioxen_xcp::leaks::{self, Attempt, Fate, Kind, Knowledge, Leak, Reason};
-use bioxen_xcp::tags::{Tags, making_label};
+use bioxen_xcp::tags::{MakingLabel, Tags};
 use bioxen_xcp::{ConnectedPool, networks};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use xenapi::vdi;
 use crate::support::{Lab, OWNER, lab, name, tags};
 
 const DEAD: Uuid = Uuid::from_u128(0xdead);
+const UNNOTED: Uuid = Uuid::from_u128(0x0f);
 const OTHERS: Uuid = Uuid::from_u128(0xf0);
 
 fn find(pool: &ConnectedPool, registered: &[Uuid]) -> Vec<Leak> {
@@ -25,6 +26,10 @@ fn find(pool: &ConnectedPool, registered: &[Uuid]) -> Vec<Leak> {
         vms: &vms,
     };
     leaks::find(&pool.mirror().view(), &known)
+}
+
+fn label(attempt: Uuid, owner: Uuid, fleet: Option<Uuid>) -> String {
+    MakingLabel { attempt, owner, fleet }.to_string()
 }
 
 fn expired() -> Tags {
@@ -61,10 +66,14 @@ async fn what_was_left_is_found_and_removed_and_nothing_else() {
     let kept = lab.ours("web").await;
     let theirs = Tags { owner: OTHERS, ..expired() };
     lab.vm("theirs", Some(&theirs)).await;
-    lab.vm(&making_label(OTHERS), None).await;
+    lab.vm(&label(DEAD, OTHERS, Some(DEAD)), None).await;
+    // As a clone of what another installation has made, in its first moments.
+    lab.vm(&label(OTHERS, OWNER, Some(DEAD)), Some(&theirs)).await;
+    lab.vm(&format!("{} (copy)", label(DEAD, OWNER, None)), None).await;
     networks::create_internal(&lab.pool, "backplane").await.unwrap();
     let before = lab.counts().await;
-    lab.vm(&making_label(DEAD), None).await;
+    lab.vm(&label(DEAD, OWNER, None), None).await;
+    lab.vm(&label(UNNOTED, OWNER, Some(DEAD)), None).await;
     let old = lab.vm("old", Some(&expired())).await;
     old.start(None).await.unwrap();
     old.snapshot("before").await.unwrap();
@@ -82,14 +91,19 @@ async fn what_was_left_is_found_and_removed_and_nothing_else() {
 
     let found = find(&lab.pool, &[kept.uuid()]);
     let reason = |name: &str| &found.iter().find(|leak| leak.name == name).unwrap().reason;
-    assert_eq!(reason(&making_label(DEAD)), &Reason::AttemptDead { attempt: DEAD });
-    assert_eq!(reason(&making_label(OTHERS)), &Reason::AttemptUnknown { attempt: OTHERS });
+    assert_eq!(reason(&label(DEAD, OWNER, None)), &Reason::AttemptDead { attempt: DEAD });
+    let unnoted = reason(&label(UNNOTED, OWNER, Some(DEAD)));
+    assert_eq!(unnoted, &Reason::ControllerGone { fleet: DEAD });
+    let of_another = reason(&label(DEAD, OTHERS, Some(DEAD)));
+    assert_eq!(of_another, &Reason::OfAnother { owner: OTHERS });
+    let contested = reason(&label(OTHERS, OWNER, Some(DEAD)));
+    assert_eq!(contested, &Reason::MarkedByAnother { owner: OTHERS });
     assert!(matches!(reason("old"), Reason::Expired { .. }));
     assert_eq!(reason("unregistered"), &Reason::Unregistered);
     assert_eq!(reason("lone"), &Reason::ControllerGone { fleet: DEAD });
     assert_eq!((reason("left"), reason("seed")), (&Reason::NoVm, &Reason::NoVm));
     assert_eq!(reason("backplane"), &Reason::Unused);
-    assert_eq!(found.len(), 8, "{found:?}");
+    assert_eq!(found.len(), 10, "{found:?}");
     let expired = found.iter().find(|leak| leak.name == "old").unwrap();
     assert_eq!(expired.age.unwrap().as_hours(), 24);
     assert!(found.iter().all(|leak| leak.size > 0 || leak.kind == Kind::Network));
@@ -101,7 +115,8 @@ async fn what_was_left_is_found_and_removed_and_nothing_else() {
         assert_eq!(matches!(outcome.fate, Fate::Kept), !expected, "{outcome:?}");
     }
     assert_eq!(lab.counts().await, before);
-    assert_eq!(find(&lab.pool, &[kept.uuid()]).len(), 2, "the network and the foreign attempt");
+    let left = find(&lab.pool, &[kept.uuid()]);
+    assert_eq!(left.len(), 3, "the network and what may be another installation's: {left:?}");
 }
 
 #[tokio::test]

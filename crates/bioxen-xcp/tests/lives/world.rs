@@ -63,9 +63,9 @@ impl Journal for Notes {
         if self.memory.fails_at == Some(number) {
             return Err(JournalError("the disk is full".into()));
         }
-        self.memory.attempts().insert(known.making);
+        self.memory.attempts().insert(known.making.attempt);
         let uuid = known.uuid.as_ref().map(|uuid| uuid.parse().unwrap());
-        let row = Row { making: known.making, uuid, is_made: known.ready };
+        let row = Row { making: known.making.attempt, uuid, is_made: known.ready };
         self.memory.rows().insert(self.vm.clone(), row);
         Ok(())
     }

@@ -18,8 +18,9 @@ use crate::{configuration, confirmation, json, output, runtime, shown, table};
 
 /// Remove what was left behind on pools by commands that were killed, and what has expired
 ///
-/// Only what carries the marks of this installation goes, or the name of an attempt that it has noted
-/// down and that has died. Succeeds when all of it went.
+/// Only what carries the marks of this installation goes, or the name that this installation gives to
+/// what it is making, where nobody is making it any more. What may be somebody else's is named, and left.
+/// Fails when something of this installation could not be removed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only on this pool
@@ -247,7 +248,7 @@ fn row_after(pool: &ConnectedPool, outcome: &Outcome) -> Row {
 fn kept(leak: &Leak) -> &'static str {
     match leak.kind {
         Kind::Network => "kept: `bioxen network delete` removes it",
-        Kind::Vm | Kind::Snapshot | Kind::Disk => "kept: another installation may be making it",
+        Kind::Vm | Kind::Snapshot | Kind::Disk => "kept: it may be somebody else's",
     }
 }
 
