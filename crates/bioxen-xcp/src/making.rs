@@ -1,9 +1,14 @@
 //! Making a virtual machine: from a plan to Lua in a guest, and back to nothing if that fails.
 //!
 //! ```text
-//! clone ─▶ provision ─▶ size ─▶ disk ─▶ network ─▶ seed ─▶ start ─▶ address ─▶ ssh ─▶ cloud-init ─▶ unseed ─▶ lua
-//!   └───────────┴──────────┴───────┴───────┴─────────┴───────┴─────────┴────────┴─────────┴──────────┴────────┴──▶ undo
+//!         ┌▶ provision ─▶ size ─▶ disk ─▶ network ┐                                           ┌▶ unseed ───────┐
+//! clone ──┤                                       ├─▶ start ─▶ address ─▶ ssh ─▶ cloud-init ──┤                ├─▶ ready
+//!   │     └▶ seed ────────────────────────────────┘     │         │        │         │        └▶ files ─▶ lua ─┘
+//!   └─────────┴───────────────────────────────────┴─────┴─────────┴────────┴─────────┴─────────────┴──▶ undo
 //! ```
+//!
+//! What goes side by side is waited for to its end, even if the other side has failed: a call that is given up may
+//! be carried out all the same.
 //!
 //! A copy of another machine is made by the same steps, but that it has its sizes and interfaces already.
 //!
@@ -23,7 +28,7 @@ mod worker_image;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -153,8 +158,16 @@ pub struct Made {
     pub lua: GuestLua,
     /// What cloud-init complained about, but went on.
     pub warnings: Vec<String>,
-    /// How long each step took.
+    /// How long each step took, in the order in which they began.
     pub timeline: Vec<Timed>,
+}
+
+impl Made {
+    /// How long it took until the last step had ended.
+    pub fn took(&self) -> Duration {
+        let ends = self.timeline.iter().map(|timed| timed.began + timed.took);
+        ends.max().unwrap_or_default()
+    }
 }
 
 /// How long a step took.
@@ -162,6 +175,9 @@ pub struct Made {
 pub struct Timed {
     /// Which.
     pub step: StepKind,
+    /// How long after the making began, in microseconds in JSON. Some steps go side by side.
+    #[serde(rename = "began_us", serialize_with = "as_microseconds")]
+    pub began: Duration,
     /// How long, in microseconds in JSON.
     #[serde(rename = "took_us", serialize_with = "as_microseconds")]
     pub took: Duration,
@@ -191,7 +207,7 @@ pub async fn start(order: MakeOrder) -> Result<Known, MakeError> {
 pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Result<Made, MakeError> {
     let (_alive, abandoned) = watch::channel(());
     let (origin, making) = (Origin::Template, known.making);
-    let attempt = Attempt { order, origin, making, abandoned };
+    let attempt = Attempt::new(order, origin, making, abandoned);
     let seed = attempt.seed_of(&vm);
     let mut progress = Progress { vm: Some(vm), seed, known: Some(known), ..Progress::default() };
     let lua = async {
@@ -199,7 +215,7 @@ pub async fn finish(order: MakeOrder, vm: Ref<class::Vm>, known: Known) -> Resul
         attempt.in_the_guest(address, &mut progress).await
     };
     match lua.await {
-        Ok((connection, lua)) => Ok(progress.made(connection, lua)),
+        Ok((connection, lua)) => Ok(attempt.made(progress, connection, lua)),
         Err((step, cause)) => {
             let (vm, cause) = (attempt.order.spec.name.clone(), Box::new(cause));
             Err(MakeError { vm, step, cause, left: Vec::new() })
@@ -252,7 +268,7 @@ async fn attempt(order: MakeOrder, origin: Origin, until: Until) -> Result<Outco
         let _busy = busy;
         let (owner, fleet) = (order.pool.owner(), order.fleet);
         let making = MakingLabel { attempt: Uuid::now_v7(), owner, fleet };
-        Attempt { order, origin, making, abandoned }.run(until).await
+        Attempt::new(order, origin, making, abandoned).run(until).await
     });
     let made = task.await;
     drop(alive);
@@ -276,7 +292,6 @@ struct Progress {
     seed: Option<machine::SeedOnPool>,
     known: Option<Known>,
     warnings: Vec<String>,
-    timeline: Vec<Timed>,
 }
 
 struct Attempt {
@@ -285,20 +300,50 @@ struct Attempt {
     making: MakingLabel,
     /// Closed once nobody waits for it any more.
     abandoned: watch::Receiver<()>,
+    began: Instant,
+    /// The steps that have ended.
+    timeline: Mutex<Vec<Timed>>,
 }
 
-impl Progress {
-    /// What was made, once Lua runs in it.
-    fn made(self, connection: Connection, lua: GuestLua) -> Made {
-        let Self { vm, known, warnings, timeline, .. } = self;
-        let (Some(vm), Some(known)) = (vm, known) else {
-            unreachable!("Lua runs in a machine that was made")
-        };
-        Made { vm, known, connection, lua, warnings, timeline }
+/// Why an attempt failed, and at which step.
+type Failed = (Option<StepKind>, Cause);
+
+/// What came of two things that went side by side. Of two failures the one is told that leaves it open what
+/// was made, or else the first.
+fn both<A, B>(one: Result<A, Failed>, other: Result<B, Failed>) -> Result<(A, B), Failed> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(failed), Err(other)) if !failed.1.is_unclear() && other.1.is_unclear() => Err(other),
+        (Err(failed), _) | (Ok(_), Err(failed)) => Err(failed),
     }
 }
 
 impl Attempt {
+    fn new(
+        order: MakeOrder,
+        origin: Origin,
+        making: MakingLabel,
+        abandoned: watch::Receiver<()>,
+    ) -> Self {
+        let (began, timeline) = (Instant::now(), Mutex::default());
+        Self { order, origin, making, abandoned, began, timeline }
+    }
+
+    /// What was made, once Lua runs in it.
+    fn made(&self, progress: Progress, connection: Connection, lua: GuestLua) -> Made {
+        let Progress { vm, known, warnings, .. } = progress;
+        let (Some(vm), Some(known)) = (vm, known) else {
+            unreachable!("Lua runs in a machine that was made")
+        };
+        let mut timeline = std::mem::take(&mut *self.timeline());
+        timeline.sort_by_key(|timed| timed.began);
+        Made { vm, known, connection, lua, warnings, timeline }
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Vec<Timed>> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tags(&self, plan: &Plan) -> Tags {
         let lifetime = plan.lifetime.and_then(|time| jiff::SignedDuration::try_from(time).ok());
         Tags {
@@ -315,7 +360,7 @@ impl Attempt {
         let mut progress = Progress::default();
         match self.steps(until, &mut progress).await {
             Ok(Some((connection, lua))) => {
-                Ok(Outcome::Lua(Box::new(progress.made(connection, lua))))
+                Ok(Outcome::Lua(Box::new(self.made(progress, connection, lua))))
             }
             Ok(None) => match progress.known {
                 Some(known) => Ok(Outcome::Started(Box::new(known))),
@@ -334,11 +379,9 @@ impl Attempt {
         &self,
         until: Until,
         progress: &mut Progress,
-    ) -> Result<Option<(Connection, GuestLua)>, (Option<StepKind>, Cause)> {
-        let mut timeline = Vec::new();
+    ) -> Result<Option<(Connection, GuestLua)>, Failed> {
         let resolved = self.resolve(progress);
-        let plan = self.step(StepKind::Resolve, &mut timeline, resolved).await?;
-        progress.timeline = timeline;
+        let plan = self.step(StepKind::Resolve, resolved).await?;
         if until == Until::Lua && plan.chosen_address().is_none() {
             let expected = self.expect_call().await;
             progress.call = expected.map_err(|cause| (Some(StepKind::Resolve), cause))?;
@@ -384,10 +427,9 @@ impl Attempt {
     async fn step<T>(
         &self,
         step: StepKind,
-        timeline: &mut Vec<Timed>,
         work: impl Future<Output = Result<T, Cause>>,
-    ) -> Result<T, (Option<StepKind>, Cause)> {
-        self.step_within(self.order.deadlines.of(step), step, timeline, work).await
+    ) -> Result<T, Failed> {
+        self.step_within(self.order.deadlines.of(step), step, work).await
     }
 
     /// Does one step within a time of its own.
@@ -395,9 +437,8 @@ impl Attempt {
         &self,
         limit: Duration,
         step: StepKind,
-        timeline: &mut Vec<Timed>,
         work: impl Future<Output = Result<T, Cause>>,
-    ) -> Result<T, (Option<StepKind>, Cause)> {
+    ) -> Result<T, Failed> {
         let vm = || self.order.spec.name.clone();
         let name = step.name();
         (self.order.report)(Event::StepStarted { vm: vm(), step: name, at: Timestamp::now() });
@@ -405,7 +446,8 @@ impl Attempt {
         // Futures of this size would make those that hold them large.
         let done = tokio::time::timeout(limit, Box::pin(work)).await;
         let took = started.elapsed();
-        timeline.push(Timed { step, took });
+        let began = started.duration_since(self.began);
+        self.timeline().push(Timed { step, began, took });
         let mut outcome = done.unwrap_or(Err(Cause::Deadline { after: limit }));
         if outcome.is_ok() && self.abandoned.has_changed().is_err() {
             outcome = Err(Cause::Abandoned);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use xenapi::mirror::View;
 use xenapi::{Map, Ref, class, enums};
 
-use super::{Attempt, Cause, Progress};
+use super::{Attempt, Cause, Failed, Progress};
 use crate::call_home::Expected;
 use crate::plan::StepKind;
 
@@ -47,8 +47,7 @@ impl Attempt {
     pub(super) async fn address(
         &self,
         progress: &mut Progress,
-    ) -> Result<IpAddr, (Option<StepKind>, Cause)> {
-        let mut timeline = std::mem::take(&mut progress.timeline);
+    ) -> Result<IpAddr, Failed> {
         let limit = self.address_limit(progress);
         let learnt = async {
             let found = self.find_address(progress).await?;
@@ -58,9 +57,7 @@ impl Attempt {
             self.note(progress).await?;
             Ok(found.0)
         };
-        let address = self.step_within(limit, StepKind::Address, &mut timeline, learnt).await?;
-        progress.timeline = timeline;
-        Ok(address)
+        self.step_within(limit, StepKind::Address, learnt).await
     }
 
     /// How long the address may take. A guest calls when it has done all else.

@@ -7,7 +7,7 @@
 use bioxen_core::{MachineSpec, VmSpec};
 use xenapi::{Ref, class, enums, vm};
 
-use super::{Attempt, Cause, Known, Made, MakeError, MakeOrder, Origin, Progress, Until, attempt};
+use super::{Attempt, Cause, Failed, Known, Made, MakeError, MakeOrder, Origin, Progress, Until, attempt};
 use crate::machine::{Machine, NewVm, UnfinishedCopy};
 use crate::plan::{Copy, Cost, Interfaces, Named, Plan, PlanError, StepKind};
 use crate::tags::Tags;
@@ -94,19 +94,17 @@ impl Attempt {
         origin: &Machine,
         plan: &Plan,
         progress: &mut Progress,
-    ) -> Result<(), (Option<StepKind>, Cause)> {
-        let mut timeline = std::mem::take(&mut progress.timeline);
+    ) -> Result<(), Failed> {
         let copied = self.copy_machine(origin, plan, progress);
-        let (copy, record) = self.step(StepKind::Clone, &mut timeline, copied).await?;
+        let (copy, record) = self.step(StepKind::Clone, copied).await?;
         let vm = copy.machine().reference().clone();
         let seeded = async {
             self.remove_old_seeds(&record).await?;
             self.seed(&vm, &record, plan, &[], progress).await?;
             copy.finish().await.map(drop).map_err(Cause::from)
         };
-        self.step(StepKind::Seed, &mut timeline, seeded).await?;
-        self.step(StepKind::Start, &mut timeline, self.start(&vm)).await?;
-        progress.timeline = timeline;
+        self.step(StepKind::Seed, seeded).await?;
+        self.step(StepKind::Start, self.start(&vm)).await?;
         Ok(())
     }
 

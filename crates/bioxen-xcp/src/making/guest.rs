@@ -12,7 +12,9 @@ use bioxen_core::{FileCopy, Grants, Interpreter, InterpreterFacts, Isolation, Me
 use bytes::Bytes;
 use futures::future::maybe_done;
 
-use super::{Attempt, Cause, Entry, NoWorkerImage, Progress, WorkerSource, machine};
+use super::{
+    Attempt, Cause, Entry, Failed, NoWorkerImage, Progress, WorkerSource, both, machine,
+};
 use crate::cloud_init::{Evidence, Verdict};
 use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
@@ -27,6 +29,13 @@ const WORKER_DIRECTORY: &str = ".cache/bioxen";
 
 /// How long Lua may take to come up.
 const LUA_WITHIN: Duration = Duration::from_mins(1);
+
+/// Waits until cloud-init is done, one way or another, and tells all that it says of itself, with a zero byte
+/// between two parts. One program, as each costs the guest a start: real cloud-init starts for as long as it
+/// takes to log in.
+const GROWN: &str = r"cloud-init status --wait --long; printf '\0'
+cat /run/cloud-init/status.json; printf '\0'
+cat /run/cloud-init/result.json";
 
 /// What of a guest's files and answers is read.
 const EVIDENCE: usize = 256 << 10;
@@ -113,8 +122,7 @@ impl Attempt {
         &self,
         address: IpAddr,
         progress: &mut Progress,
-    ) -> Result<(Connection, GuestLua), (Option<StepKind>, Cause)> {
-        let mut timeline = std::mem::take(&mut progress.timeline);
+    ) -> Result<(Connection, GuestLua), Failed> {
         let entry = progress.known.as_ref().and_then(|known| known.entry.clone());
         let reached = async {
             let entry = entry.ok_or(Cause::Abandoned)?;
@@ -122,7 +130,7 @@ impl Attempt {
             let reaching = Box::pin(reach(&self.order.pool, address, &entry, limit));
             Ok(self.unless_abandoned(reaching).await??)
         };
-        let connection = self.step(StepKind::Ssh, &mut timeline, reached).await?;
+        let connection = self.step(StepKind::Ssh, reached).await?;
         // The guest's user is there, so that the worker can go on its way while cloud-init is waited for.
         let preparing = prepare(&connection, &self.order.worker);
         let mut preparing = Box::pin(maybe_done(preparing));
@@ -134,37 +142,48 @@ impl Attempt {
             }
             verdict.await
         };
-        self.step(StepKind::CloudInit, &mut timeline, grown).await?;
-        let unseeded = self.unseed(progress);
-        self.step(StepKind::Unseed, &mut timeline, unseeded).await?;
+        self.step(StepKind::CloudInit, grown).await?;
+        // The pool takes the seed away while the guest is at work.
+        let unseeded = self.step(StepKind::Unseed, self.unseed(progress));
+        let prepared = async {
+            preparing.as_mut().await;
+            match preparing.as_mut().take_output() {
+                Some(prepared) => prepared,
+                None => unreachable!("it was waited for, and nobody has taken it before"),
+            }
+        };
+        let (unseeded, lua) = tokio::join!(unseeded, self.lua(&connection, prepared));
+        let ((), lua) = both(unseeded, lua)?;
+        drop(preparing);
+        if let Some(known) = &mut progress.known {
+            known.ready = true;
+        }
+        self.note(progress).await.map_err(|cause| (Some(StepKind::Lua), cause))?;
+        progress.warnings.extend(lua.fallback.clone());
+        Ok((connection, lua))
+    }
+
+    /// Copies files into the guest, and starts Lua there.
+    async fn lua(
+        &self,
+        connection: &Connection,
+        prepared: impl Future<Output = Result<Option<Prepared>, LuaError>>,
+    ) -> Result<GuestLua, Failed> {
         let files = self.order.spec.machine().map_or(&[][..], |machine| &machine.files);
         if !files.is_empty() {
             let copied = async {
-                let copying = Box::pin(copy_in(&connection, files));
+                let copying = Box::pin(copy_in(connection, files));
                 Ok(self.unless_abandoned(copying).await??)
             };
-            self.step(StepKind::Files, &mut timeline, copied).await?;
+            self.step(StepKind::Files, copied).await?;
         }
         let started = async {
             let starting = async {
-                preparing.as_mut().await;
-                let Some(prepared) = preparing.as_mut().take_output() else {
-                    unreachable!("it was waited for, and nobody has taken it before")
-                };
-                start_prepared(&connection, &self.order.spec, prepared?).await
+                start_prepared(connection, &self.order.spec, prepared.await?).await
             };
-            let lua = self.unless_abandoned(starting).await??;
-            if let Some(known) = &mut progress.known {
-                known.ready = true;
-            }
-            self.note(progress).await?;
-            Ok(lua)
+            Ok(self.unless_abandoned(starting).await??)
         };
-        let lua = self.step(StepKind::Lua, &mut timeline, started).await?;
-        drop(preparing);
-        progress.timeline = timeline;
-        progress.warnings.extend(lua.fallback.clone());
-        Ok((connection, lua))
+        self.step(StepKind::Lua, started).await
     }
 
     /// Waits for cloud-init's own verdict.
@@ -176,19 +195,13 @@ impl Attempt {
         let limit = self.order.deadlines.within(StepKind::CloudInit);
         let run =
             async |command: Command| connection.run(&command, Bytes::new(), EVIDENCE, limit).await;
-        // It returns when cloud-init is done, one way or another; what it says is read below, as its words
-        // differ from version to version.
-        run(Command::new("cloud-init").arguments(["status", "--wait"])).await?;
-        let cat = |path: &str| run(Command::new("cat").argument(path));
-        let (status, file, result) = tokio::try_join!(
-            run(Command::new("cloud-init").arguments(["status", "--format", "json"])),
-            cat("/run/cloud-init/status.json"),
-            cat("/run/cloud-init/result.json"),
-        )?;
+        // Its words differ from version to version; what it says is read below.
+        let said = run(Command::new("sh").arguments(["-c", GROWN])).await?.stdout;
+        let mut parts = said.split(|byte| *byte == 0);
         let mut evidence = Evidence {
-            status_command: Some(&status.stdout),
-            status_file: Some(&file.stdout),
-            result_file: Some(&result.stdout),
+            status_command: parts.next(),
+            status_file: parts.next(),
+            result_file: parts.next(),
             log: None,
         };
         match evidence.verdict() {
@@ -259,8 +272,9 @@ pub async fn reach(
     let (user, login) = (entry.user.as_str(), entry.login.clone());
     let target = Target::new(address.to_string(), user, check, login).port(entry.port);
     let policy = ReconnectPolicy {
-        first_delay: Duration::from_millis(20),
-        longest_delay: Duration::from_secs(2),
+        // A guest that refuses costs nobody much, and one that has just come up is not to be waited for.
+        first_delay: Duration::from_millis(5),
+        longest_delay: Duration::from_millis(500),
         give_up_after,
     };
     let (started, mut reconnect) = (Instant::now(), Reconnect::new(policy));

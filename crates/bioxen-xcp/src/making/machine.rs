@@ -5,7 +5,7 @@ use xenapi::mirror::View;
 use xenapi::{Map, Ref, class, enums, vbd, vdi, vif, vm};
 
 use super::setup::{self, Setup};
-use super::{Attempt, Cause, Progress};
+use super::{Attempt, Cause, Failed, Progress, both};
 use crate::call_home::Expected;
 use crate::plan::{Copy, Growth, Interfaces, Plan, PlannedInterface, StepKind};
 use crate::seed_disk::SeedDisk;
@@ -41,27 +41,38 @@ impl Attempt {
         &self,
         plan: &Plan,
         progress: &mut Progress,
-    ) -> Result<(), (Option<StepKind>, Cause)> {
-        let mut timeline = std::mem::take(&mut progress.timeline);
+    ) -> Result<(), Failed> {
         let cloned = self.clone_template(plan, progress);
-        let (machine, record) = self.step(StepKind::Clone, &mut timeline, cloned).await?;
-        let vm = &machine;
-        self.step(StepKind::Provision, &mut timeline, self.provision(vm, &record, plan)).await?;
-        self.step(StepKind::Size, &mut timeline, self.size(vm, &record, plan)).await?;
+        let (vm, record) = self.step(StepKind::Clone, cloned).await?;
+        let macs = match &plan.interfaces {
+            Interfaces::These(interfaces) => setup::mac_addresses(interfaces),
+            Interfaces::OfTemplate { .. } => Vec::new(),
+        };
+        // Filling the seed disk takes the longest, and nothing that is done to the machine.
+        let seeded = self.seed(&vm, &record, plan, &macs, progress);
+        let seeded = self.step(StepKind::Seed, seeded);
+        let (shaped, seeded) = tokio::join!(self.shape(&vm, &record, plan, &macs), seeded);
+        both(shaped, seeded)?;
+        self.step(StepKind::Start, self.start(&vm)).await
+    }
+
+    /// Makes a clone the machine that was ordered.
+    async fn shape(
+        &self,
+        vm: &Ref<class::Vm>,
+        record: &vm::Record,
+        plan: &Plan,
+        macs: &[MacAddress],
+    ) -> Result<(), Failed> {
+        self.step(StepKind::Provision, self.provision(vm, record, plan)).await?;
+        self.step(StepKind::Size, self.size(vm, record, plan)).await?;
         if let Some(growth) = &plan.growth {
-            let grown = self.grow(&record, growth);
-            self.step(StepKind::Disk, &mut timeline, grown).await?;
+            self.step(StepKind::Disk, self.grow(record, growth)).await?;
         }
-        let mut macs = Vec::new();
         if let Interfaces::These(interfaces) = &plan.interfaces {
-            macs = setup::mac_addresses(interfaces);
-            let made = self.interfaces(vm, &record, interfaces, &macs);
-            self.step(StepKind::Network, &mut timeline, made).await?;
+            let made = self.interfaces(vm, record, interfaces, macs);
+            self.step(StepKind::Network, made).await?;
         }
-        let seeded = self.seed(vm, &record, plan, &macs, progress);
-        self.step(StepKind::Seed, &mut timeline, seeded).await?;
-        self.step(StepKind::Start, &mut timeline, self.start(vm)).await?;
-        progress.timeline = timeline;
         Ok(())
     }
 

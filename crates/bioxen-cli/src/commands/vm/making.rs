@@ -150,11 +150,10 @@ impl Making {
         }
         let line = match (made, known.address) {
             (Some(made), Some((address, _))) => {
-                let took: Duration = made.timeline.iter().map(|timed| timed.took).sum();
                 let lua = &made.lua.interpreter.version;
                 format!(
                     "vm `{name}` is ready at {address} with {lua}, after {}\n",
-                    shown::duration(took)
+                    shown::duration(made.took())
                 )
             }
             _ => format!("vm `{name}` is started; `bioxen vm wait {name}` waits for its guest\n"),
