@@ -420,9 +420,7 @@ async fn collect_vm(
 fn may_go(owner: Uuid, marks: &Marks) -> bool {
     match &marks.tags {
         Some(tags) => tags.owner == owner && !tags.adopted,
-        None => {
-            marks.is_off && MakingLabel::read(&marks.name).is_some_and(|it| it.owner == owner)
-        }
+        None => marks.is_off && MakingLabel::read(&marks.name).is_some_and(|it| it.owner == owner),
     }
 }
 
@@ -597,8 +595,7 @@ mod tests {
 
     #[test]
     fn what_is_being_made_and_runs_without_marks_is_somebodys() {
-        let running =
-            vm::Record { power_state: VmPowerState::Running, ..vm(&making(DEAD), None) };
+        let running = vm::Record { power_state: VmPowerState::Running, ..vm(&making(DEAD), None) };
         let found = with_knowledge(|known| judge_vm(&running, false, known));
         assert_eq!(found, Some(Reason::InUse { attempt: DEAD }));
     }

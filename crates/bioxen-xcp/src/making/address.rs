@@ -44,10 +44,7 @@ impl Attempt {
         expected.map(Some).map_err(|source| Cause::Listen { at, source })
     }
 
-    pub(super) async fn address(
-        &self,
-        progress: &mut Progress,
-    ) -> Result<IpAddr, Failed> {
+    pub(super) async fn address(&self, progress: &mut Progress) -> Result<IpAddr, Failed> {
         let limit = self.address_limit(progress);
         let learnt = async {
             let found = self.find_address(progress).await?;

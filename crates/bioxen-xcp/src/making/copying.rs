@@ -7,7 +7,9 @@
 use bioxen_core::{MachineSpec, VmSpec};
 use xenapi::{Ref, class, enums, vm};
 
-use super::{Attempt, Cause, Failed, Known, Made, MakeError, MakeOrder, Origin, Progress, Until, attempt};
+use super::{
+    Attempt, Cause, Failed, Known, Made, MakeError, MakeOrder, Origin, Progress, Until, attempt,
+};
 use crate::machine::{Machine, NewVm, UnfinishedCopy};
 use crate::plan::{Copy, Cost, Interfaces, Named, Plan, PlanError, StepKind};
 use crate::tags::Tags;
@@ -115,8 +117,12 @@ impl Attempt {
         progress: &mut Progress,
     ) -> Result<(UnfinishedCopy, vm::Record), Cause> {
         let Tags { fleet, run, expires, .. } = self.tags(plan);
-        let new =
-            NewVm { fleet, run, expires, ..NewVm::new(self.order.spec.name.clone(), self.making.attempt) };
+        let new = NewVm {
+            fleet,
+            run,
+            expires,
+            ..NewVm::new(self.order.spec.name.clone(), self.making.attempt)
+        };
         let copy =
             origin.clone().within(self.order.deadlines.of(StepKind::Clone)).clone_as(&new).await?;
         let vm: Ref<class::Vm> = copy.machine().reference().clone();

@@ -12,9 +12,7 @@ use bioxen_core::{FileCopy, Grants, Interpreter, InterpreterFacts, Isolation, Me
 use bytes::Bytes;
 use futures::future::maybe_done;
 
-use super::{
-    Attempt, Cause, Entry, Failed, NoWorkerImage, Progress, WorkerSource, both, machine,
-};
+use super::{Attempt, Cause, Entry, Failed, NoWorkerImage, Progress, WorkerSource, both, machine};
 use crate::cloud_init::{Evidence, Verdict};
 use crate::connected_pool::ConnectedPool;
 use crate::machine::Machine;
@@ -178,9 +176,8 @@ impl Attempt {
             self.step(StepKind::Files, copied).await?;
         }
         let started = async {
-            let starting = async {
-                start_prepared(connection, &self.order.spec, prepared.await?).await
-            };
+            let starting =
+                async { start_prepared(connection, &self.order.spec, prepared.await?).await };
             Ok(self.unless_abandoned(starting).await??)
         };
         self.step(StepKind::Lua, started).await

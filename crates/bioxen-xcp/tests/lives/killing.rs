@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use xenapi::class;
 use xenapi::enums::VmPowerState;
 use xenapi_sim::Pool;
@@ -275,22 +276,22 @@ impl Scene {
     /// Lets a controller live until then; whether it was killed.
     async fn kill(&self, death: Death) -> bool {
         let to = self.sim.url().trim_start_matches("http://").to_owned();
-        let (url, dies_at, way) = match death {
-            Death::Moment(number) => (self.sim.url(), Some(number), None),
-            Death::Call(_) | Death::Answer(_) => {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let url = format!("http://{}", listener.local_addr().unwrap());
-                (url, None, Some(listener))
-            }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dies_at = match death {
+            Death::Moment(number) => Some(number),
+            Death::Call(_) | Death::Answer(_) => None,
         };
         let mut child = self.start(url, dies_at);
         let pid = Pid::from_raw(child.id().unwrap().cast_signed());
-        let way = way.map(|listener| tokio::spawn(Way::new(death, pid).open(listener, to)));
+        let (open, mut closed) = mpsc::channel::<()>(1);
+        let way = tokio::spawn(Way::new(death, pid, open).open(listener, to));
         let ended = tokio::time::timeout(MINUTE * 3, child.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{death}: it does not end")).unwrap();
-        if let Some(way) = way {
-            way.abort();
-        }
+        way.abort();
+        // What was on its way to the pool arrives before anybody cleans up: what comes later is found later.
+        let arrived = tokio::time::timeout(MINUTE, closed.recv()).await;
+        assert_eq!(arrived, Ok(None), "{death}: the pool still speaks to a dead controller");
         let was_killed = std::os::unix::process::ExitStatusExt::signal(&ended) == Some(9);
         assert!(was_killed || ended.success(), "{death}: {ended}");
         was_killed
@@ -303,11 +304,13 @@ struct Way {
     death: Death,
     controller: Pid,
     calls: Arc<AtomicUsize>,
+    /// Held for as long as anything can come this way.
+    _open: mpsc::Sender<()>,
 }
 
 impl Way {
-    fn new(death: Death, controller: Pid) -> Self {
-        Self { death, controller, calls: Arc::default() }
+    fn new(death: Death, controller: Pid, open: mpsc::Sender<()>) -> Self {
+        Self { death, controller, calls: Arc::default(), _open: open }
     }
 
     async fn open(self, listener: TcpListener, to: String) {
@@ -326,19 +329,19 @@ impl Way {
                     match there.passes(&buffer[..count]) {
                         Passage::Free => {}
                         Passage::Answerless => last.store(true, Ordering::SeqCst),
-                        Passage::None => return there.kill(),
+                        Passage::None => return end(there.controller),
                     }
                     if to_server.write_all(&buffer[..count]).await.is_err() {
                         return;
                     }
                 }
             });
-            let back = self.clone();
+            let controller = self.controller;
             tokio::spawn(async move {
                 let mut buffer = vec![0; 64 << 10];
                 while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
                     if answer_is_last.load(Ordering::SeqCst) {
-                        return back.kill();
+                        return end(controller);
                     }
                     if to_client.write_all(&buffer[..count]).await.is_err() {
                         return;
@@ -366,11 +369,11 @@ impl Way {
             Death::Call(_) | Death::Answer(_) | Death::Moment(_) => Passage::Free,
         }
     }
+}
 
-    fn kill(&self) {
-        // It may have ended by itself in this moment.
-        let _ = kill(self.controller, Signal::SIGKILL);
-    }
+fn end(controller: Pid) {
+    // It may have ended by itself in this moment.
+    let _ = kill(controller, Signal::SIGKILL);
 }
 
 enum Passage {
