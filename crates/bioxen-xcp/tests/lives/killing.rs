@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bioxen_core::{Event, VmName, VmSpec};
@@ -481,6 +481,25 @@ async fn collect(state: &State, pool: &Arc<ConnectedPool>) {
     }
 }
 
+/// Collects until it is clean: what was on the wire when a controller died comes when it comes, and is found by
+/// the collection after that.
+async fn collect_until(
+    state: &State,
+    pool: &Arc<ConnectedPool>,
+    death: Death,
+    is_clean: impl Fn(&There) -> bool,
+) {
+    let began = Instant::now();
+    loop {
+        collect(state, pool).await;
+        let left = there(pool).await;
+        if is_clean(&left) {
+            return;
+        }
+        assert!(began.elapsed() < MINUTE, "{death}: there is {left:?}");
+    }
+}
+
 /// Kills a controller, lets another one clean up, and looks whether it has; whether the first was killed.
 async fn die_and_recover(charge: Charge, death: Death) -> bool {
     let scene = Scene::new(charge).await;
@@ -492,7 +511,6 @@ async fn die_and_recover(charge: Charge, death: Death) -> bool {
     let was_killed = scene.kill(death).await;
     let controller = state.controller().unwrap();
     recover(&state, &pool, &controller).await;
-    collect(&state, &pool).await;
     assert_eq!(state.abandoned().unwrap(), [], "{death}");
     let rows = state.vms().unwrap();
     assert!(rows.iter().all(|vm| vm.phase() == Phase::Ready), "{death}: {rows:?}");
@@ -501,12 +519,12 @@ async fn die_and_recover(charge: Charge, death: Death) -> bool {
     };
     let ready: HashSet<_> =
         rows.iter().map(|vm| (vm.name().to_string(), vm.uuid.clone().unwrap())).collect();
-    assert_eq!(names(&there(&pool).await), ready, "{death}");
+    collect_until(&state, &pool, death, |there| names(there) == ready).await;
     for vm in rows {
         Machine::find(&pool, vm.uuid.as_deref().unwrap()).unwrap().delete().await.unwrap();
         state.forget(vm.name()).unwrap();
     }
-    assert_eq!(there(&pool).await, before, "{death}");
+    collect_until(&state, &pool, death, |there| *there == before).await;
     pool.close().await.unwrap();
     was_killed
 }
