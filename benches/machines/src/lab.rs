@@ -72,7 +72,10 @@ impl Lab {
         let (sender, url) = sync_channel(1);
         std::thread::spawn(move || {
             let mut lines = BufReader::new(output).lines();
-            lines.next().and_then(Result::ok).map(|line| sender.send(line))
+            // A pool of several hosts has more to say, and ends when nobody takes it.
+            let told = lines.next().and_then(Result::ok).map(|line| sender.send(line));
+            lines.for_each(drop);
+            told
         });
         let url = url.recv_timeout(PATIENCE).context("the simulated pool did not start")?;
         let address = url.strip_prefix("http://").context("the pool speaks HTTP")?;
