@@ -29,6 +29,7 @@ mod report;
 mod sandbox;
 mod seed;
 mod ssh;
+mod starting;
 mod yaml;
 
 pub use cloud_config::{CloudConfig, Command, FileToWrite, Password, PhoneHome, PowerState, User};

@@ -25,6 +25,7 @@ use super::phone_home;
 use super::report::BootReport;
 use super::sandbox::{Entry, Launch, blocking};
 use super::seed::{Seed, UserData};
+use super::starting;
 use crate::driver::GuestError;
 
 /// Where a boot leaves what it has to say.
@@ -454,7 +455,7 @@ impl CloudInit {
         let mut command = self.entry.command(&launch);
         let errors = log.try_clone().map_err(failed)?;
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        let mut child = command.spawn().map_err(failed)?;
+        let mut child = starting::start(&mut command).map_err(failed)?;
         Ok(child.wait().await.map_err(failed)?.success())
     }
 

@@ -17,6 +17,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::starting;
+
 /// The longest file that is read as a whole.
 const LONGEST: u64 = 4 << 20;
 
@@ -83,6 +85,14 @@ impl Files {
         Ok(File::from(self.resolve(path, flags, mode)?))
     }
 
+    /// Opens a file that is open in another way.
+    pub(super) fn open_again(&self, file: &File, flags: OFlags) -> io::Result<File> {
+        let _access = self.begin()?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
     pub(super) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let file = self.open(path, OFlags::RDONLY, 0)?;
         if !file.metadata()?.is_file() {
@@ -111,6 +121,7 @@ impl Files {
         if let Some((directory, _)) = self.inner(path).rsplit_once('/') {
             self.make_directories(directory)?;
         }
+        let _writing = starting::writing();
         let mut file = self.open(path, OFlags::WRONLY | OFlags::CREATE | how, mode)?;
         file.write_all(contents)?;
         let _access = self.begin()?;

@@ -25,6 +25,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use super::files::Files;
+use super::starting;
 use crate::driver::GuestError;
 
 /// The user that guests of a pool run by `root` are on this machine: nobody's, so that nothing of the
@@ -513,8 +514,8 @@ async fn start_init(
     command.args(["--kill-child=KILL", "--", "sh", "-c", INIT, "sh"]).args(shared);
     command.env_clear().env("PATH", SYSTEM_PATH).current_dir(directory).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut keeper =
-        command.spawn().map_err(|error| format!("`unshare` cannot be run: {error}"))?;
+    let mut keeper = starting::start(&mut command)
+        .map_err(|error| format!("`unshare` cannot be run: {error}"))?;
     let (lifeline, output) = (keeper.stdin.take(), keeper.stdout.take());
     let (Some(lifeline), Some(output)) = (lifeline, output) else {
         return Err("`unshare` was started without its pipes".into());

@@ -17,6 +17,7 @@ use super::terminal::{Terminal, shown_signal};
 use crate::guest::accounts::Account;
 use crate::guest::booted::Guest;
 use crate::guest::sandbox::{Entry, Launch};
+use crate::guest::starting;
 
 /// Pieces of input that may wait for a command to read them.
 const WAITING: usize = 64;
@@ -108,7 +109,7 @@ impl Work {
     async fn on_pipes(&self, channel: Channel<Msg>) -> io::Result<ExitStatus> {
         let mut command = self.guest.entry.command(&self.launch());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = starting::start(&mut command)?;
         let (read, write) = channel.split();
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(input), Some(output), Some(errors)) = pipes else {
@@ -143,7 +144,7 @@ impl Work {
         let second = slave.try_clone()?;
         let third = slave.try_clone()?;
         command.stdin(Stdio::from(slave)).stdout(Stdio::from(second)).stderr(Stdio::from(third));
-        let mut child = command.spawn()?;
+        let mut child = starting::start(&mut command)?;
         // It holds the terminal's other end, which must not outlive the child here.
         drop(command);
         let pid = child.id();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, Stat};
 use tokio::io::DuplexStream;
 
 use crate::guest::files::Files;
+use crate::guest::starting;
 
 /// The files and directories that one client may have open.
 const MOST_HANDLES: usize = 512;
@@ -40,8 +41,54 @@ struct Service {
 }
 
 enum Open {
-    File { file: Arc<File>, append: bool },
+    File { file: Arc<Held>, append: bool },
     Directory { left: Vec<(OsString, Stat)> },
+}
+
+/// A file that a client has open.
+enum Held {
+    /// As the client has it.
+    AsAsked(File),
+    /// So that it is known: it may be a program, and is only open to write while something is written.
+    Known(File),
+}
+
+impl Held {
+    fn open(files: &Files, path: &str, flags: OFlags, mode: u32) -> io::Result<Self> {
+        if !flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+            return files.open(path, flags, mode).map(Self::AsAsked);
+        }
+        let _writing = starting::writing();
+        let file = files.open(path, flags, mode)?;
+        let facts = file.metadata()?;
+        if !facts.is_file() || facts.permissions().mode() & 0o200 == 0 {
+            // It could not be opened again.
+            return Ok(Self::AsAsked(file));
+        }
+        files.open_again(&file, OFlags::PATH).map(Self::Known)
+    }
+
+    fn read<T>(&self, files: &Files, work: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::AsAsked(file) => work(file),
+            Self::Known(file) => work(&files.open_again(file, OFlags::RDONLY)?),
+        }
+    }
+
+    fn write<T>(&self, files: &Files, work: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::AsAsked(file) => work(file),
+            Self::Known(file) => {
+                let _writing = starting::writing();
+                work(&files.open_again(file, OFlags::WRONLY)?)
+            }
+        }
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        let (Self::AsAsked(file) | Self::Known(file)) = self;
+        Ok(rustix::fs::fstat(file)?)
+    }
 }
 
 type Answer<T> = Result<T, StatusReply>;
@@ -62,7 +109,7 @@ impl Service {
         Ok(handle)
     }
 
-    fn file(&self, handle: &str) -> Answer<(Arc<File>, bool)> {
+    fn file(&self, handle: &str) -> Answer<(Arc<Held>, bool)> {
         match self.open.get(handle) {
             Some(Open::File { file, append }) => Ok((Arc::clone(file), *append)),
             Some(Open::Directory { .. }) | None => {
@@ -137,6 +184,7 @@ fn attributes(stat: &Stat) -> FileAttributes {
 
 fn apply(files: &Files, path: &str, wanted: &FileAttributes) -> io::Result<()> {
     if let Some(size) = wanted.size {
+        let _writing = starting::writing();
         files.open(path, OFlags::WRONLY, 0)?.set_len(size)?;
     }
     if let Some(mode) = wanted.permissions {
@@ -192,7 +240,8 @@ impl Handler for Service {
     ) -> Answer<Handle> {
         let path = self.full(&filename);
         let mode = attrs.permissions.unwrap_or(0o644) & 0o7777;
-        let file = self.on_files(move |files| files.open(&path, open_flags(pflags), mode)).await?;
+        let flags = open_flags(pflags);
+        let file = self.on_files(move |files| Held::open(files, &path, flags, mode)).await?;
         let append = pflags.contains(OpenFlags::APPEND);
         let handle = self.keep(Open::File { file: Arc::new(file), append })?;
         Ok(Handle { id, handle })
@@ -207,9 +256,9 @@ impl Handler for Service {
 
     async fn read(&mut self, id: u32, handle: String, offset: u64, len: u32) -> Answer<Data> {
         let (file, _) = self.file(&handle)?;
-        let data = blocking(move || {
+        let data = self.on_files(move |files| {
             let mut data = vec![0; len.min(LONGEST_READ) as usize];
-            let read = file.read_at(&mut data, offset)?;
+            let read = file.read(files, |file| file.read_at(&mut data, offset))?;
             data.truncate(read);
             Ok(data)
         });
@@ -227,11 +276,13 @@ impl Handler for Service {
         data: Vec<u8>,
     ) -> Answer<Status> {
         let (file, append) = self.file(&handle)?;
-        let written = blocking(move || {
-            let offset = if append { file.metadata()?.len() } else { offset };
-            file.write_all_at(&data, offset)
-        });
-        written.await.map(|()| ok(id))
+        self.done(id, move |files| {
+            file.write(files, |file| {
+                let offset = if append { file.metadata()?.len() } else { offset };
+                file.write_all_at(&data, offset)
+            })
+        })
+        .await
     }
 
     async fn lstat(&mut self, id: u32, path: String) -> Answer<Attrs> {
@@ -244,7 +295,7 @@ impl Handler for Service {
 
     async fn fstat(&mut self, id: u32, handle: String) -> Answer<Attrs> {
         let (file, _) = self.file(&handle)?;
-        let stat = blocking(move || Ok(rustix::fs::fstat(&*file)?)).await?;
+        let stat = blocking(move || file.stat()).await?;
         Ok(Attrs { id, attrs: attributes(&stat) })
     }
 
@@ -255,20 +306,20 @@ impl Handler for Service {
 
     async fn fsetstat(&mut self, id: u32, handle: String, attrs: FileAttributes) -> Answer<Status> {
         let (file, _) = self.file(&handle)?;
-        let applied = blocking(move || {
+        let apply = move |file: &File| {
             if let Some(size) = attrs.size {
                 file.set_len(size)?;
             }
             if let Some(mode) = attrs.permissions {
-                file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;
+                file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
             }
             if let Some(modified) = attrs.mtime {
                 let since = std::time::Duration::from_secs(modified.into());
                 file.set_modified(std::time::UNIX_EPOCH + since)?;
             }
             Ok(())
-        });
-        applied.await.map(|()| ok(id))
+        };
+        self.done(id, move |files| file.write(files, apply)).await
     }
 
     async fn opendir(&mut self, id: u32, path: String) -> Answer<Handle> {
@@ -347,8 +398,9 @@ impl Handler for Service {
             FSYNC => {
                 let handle = texts.next().ok_or(StatusCode::BadMessage)?;
                 let (file, _) = self.file(&handle)?;
-                blocking(move || file.sync_all()).await?;
-                Ok(Packet::Status(ok(id)))
+                self.done(id, move |files| file.write(files, File::sync_all))
+                    .await
+                    .map(Packet::Status)
             }
             _ => Err(StatusCode::OpUnsupported.into()),
         }
