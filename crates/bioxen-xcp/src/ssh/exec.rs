@@ -377,7 +377,13 @@ impl Input {
 
 /// Ends a program and what it started, and closes its channel. The server ends no program because
 /// its channel is closed, and whether it heeds a signal depends.
-pub(super) async fn end(
+async fn end(connection: &Connection, writer: &ChannelWriteHalf<Msg>, group: Option<Group>) {
+    kill(connection, writer, group).await;
+    let _ = writer.close().await;
+}
+
+/// Ends a program and what it started.
+pub(super) async fn kill(
     connection: &Connection,
     writer: &ChannelWriteHalf<Msg>,
     group: Option<Group>,
@@ -387,7 +393,6 @@ pub(super) async fn end(
     if let Some(group) = group {
         let _ = connection.signal_group(group, Signal::Kill).await;
     }
-    let _ = writer.close().await;
 }
 
 /// How a program ended, if this message says so.

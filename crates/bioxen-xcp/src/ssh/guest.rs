@@ -22,6 +22,7 @@ use bioxen_core::protocol::standalone::{Accepted, Answer, Opening, Order, Refusa
 use bioxen_core::protocol::zygote::{self, How};
 use bioxen_core::protocol::{Decoder, Hello, Reply, decode, encode};
 use bytes::{Bytes, BytesMut};
+use futures::future::Either;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::watch;
@@ -530,11 +531,25 @@ impl Shared {
         if self.connection.is_closed() {
             return;
         }
-        // What it had started is ended too, even if itself is gone. The channel is read meanwhile, or
-        // it could hold up the very messages that end it.
-        let ending = exec::end(&self.connection, &self.writer, self.group);
-        let both = futures::future::join(self.listen(&mut reader), ending);
-        if tokio::time::timeout(ENDED_WITHIN, both).await.is_err() {
+        let ending = async {
+            // What it had started is ended too, even if itself is gone. The channel is read meanwhile, or
+            // it could hold up the very messages that end it.
+            let killing = pin!(exec::kill(&self.connection, &self.writer, self.group));
+            let listening = pin!(self.listen(&mut reader));
+            let is_gone = match futures::future::select(killing, listening).await {
+                Either::Left(((), listening)) => {
+                    tokio::time::timeout(GONE_WITHIN, listening).await.is_ok()
+                }
+                Either::Right(((), killing)) => {
+                    killing.await;
+                    true
+                }
+            };
+            // The last thing: not every server tells how a program ended on a channel that was closed.
+            let _ = self.writer.close().await;
+            is_gone
+        };
+        if !tokio::time::timeout(ENDED_WITHIN, ending).await.unwrap_or(false) {
             tracing::debug!("a worker could not be seen to end");
         }
     }
