@@ -221,6 +221,7 @@ pub(crate) fn reason(leak: &Leak) -> String {
     match &leak.reason {
         // Who looks for leaks is not helped by an id.
         Reason::ControllerGone { .. } => "whoever it was made for is gone".to_owned(),
+        Reason::Expired { at } => format!("it expired at {}", at.strftime("%F %H:%M:%S UTC")),
         reason => reason.to_string(),
     }
 }

@@ -115,7 +115,6 @@ async fn gc(
     let found = found?;
     let before: Vec<Row> = found.iter().flat_map(rows).collect();
     let unknown = on_unknown_pools(registry, arguments.pool.as_deref())?;
-    let is_nothing = before.is_empty() && unknown.is_empty();
     let rows = if arguments.dry_run {
         [before, unknown].concat()
     } else {
@@ -130,16 +129,19 @@ async fn gc(
         rows.extend(unknown.into_iter().map(left_unknown));
         rows
     };
-    let rendered = if arguments.json {
-        json::render(&rows)
-    } else if is_nothing {
-        b"nothing was left behind\n".to_vec()
-    } else {
-        table(&rows).into_bytes()
-    };
-    output::print(&rendered)?;
+    show(&rows, arguments.json)?;
     let all = pools.all_asked && rows.iter().all(|row| row.settled != Some(false));
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints what was left behind.
+pub(super) fn show(rows: &[Row], as_json: bool) -> Result<(), Failure> {
+    let rendered = match rows {
+        rows if as_json => json::render(&rows),
+        [] => b"nothing was left behind\n".to_vec(),
+        rows => table(rows).into_bytes(),
+    };
+    output::print(&rendered)
 }
 
 async fn collect(registry: &Registry, found: Vec<Found>) -> Result<Vec<Row>, Failure> {
@@ -253,7 +255,7 @@ fn kept(leak: &Leak) -> &'static str {
 }
 
 /// As a table for a person.
-pub(super) fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row]) -> String {
     let cells = |row: &Row| {
         [
             row.pool.clone(),

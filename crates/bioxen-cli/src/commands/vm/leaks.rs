@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::gc::{self, Row};
 use crate::failure::Failure;
 use crate::registry::Registry;
-use crate::{json, leftovers, output, runtime};
+use crate::{leftovers, runtime};
 
 /// List what was left behind on pools by commands that were killed, and what has expired
 ///
@@ -33,7 +33,6 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
         rows.extend(gc::on_unknown_pools(&registry, arguments.pool.as_deref())?);
         Ok((rows, pools.all_asked))
     })?;
-    let rendered = if arguments.json { json::render(&rows) } else { gc::table(&rows).into_bytes() };
-    output::print(&rendered)?;
+    gc::show(&rows, arguments.json)?;
     Ok(if all_asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
