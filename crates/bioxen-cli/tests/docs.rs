@@ -3,8 +3,7 @@
 use std::path::Path;
 
 /// Documents with commands, by their path in the repository.
-const DOCUMENTS: [&str; 12] = [
-    "README.md",
+const DOCUMENTS: [&str; 11] = [
     "docs/tutorial/first-analysis.md",
     "docs/how-to/grant-access.md",
     "docs/how-to/set-limits.md",
@@ -44,7 +43,7 @@ fn the_simulated_pool_is_kept_as_the_document_shows() {
 #[cfg(target_os = "linux")]
 #[test]
 fn vms_and_networks_of_a_pool_are_as_the_documents_show() {
-    for document in ["docs/how-to/run-vms-on-a-pool.md", "docs/how-to/networking.md"] {
+    for document in ["README.md", "docs/how-to/run-vms-on-a-pool.md", "docs/how-to/networking.md"] {
         try_documents(&[document], |_| ());
     }
 }
