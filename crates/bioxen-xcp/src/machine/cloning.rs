@@ -69,7 +69,7 @@ impl UnfinishedCopy {
             vm.is_none_or(|vm| vm.name_label == name.as_str()).then_some(())
         });
         shown.await.map_err(|source| step.failed(source))?;
-        Ok(Machine { name: name.as_str().into(), ..machine.clone() })
+        Ok(machine)
     }
 
     /// Deletes it again.
@@ -110,10 +110,11 @@ impl Machine {
         };
         step.catch_up().await?;
         let Some(machine) = Self::of(&self.pool, &copy) else {
-            return Err(MachineError::Gone { vm: label });
+            return Err(MachineError::Gone { vm: new.name.to_string() });
         };
-        let unfinished =
-            UnfinishedCopy { machine: machine.within(self.patience), name: new.name.clone() };
+        // It is called by its label yet, which says nothing to anybody who reads of a failure.
+        let machine = Self { name: new.name.to_string(), ..machine.within(self.patience) };
+        let unfinished = UnfinishedCopy { machine, name: new.name.clone() };
         match self.make_its_own(step, &copy, snapshot.as_ref(), &tags).await {
             Ok(()) => Ok(unfinished),
             Err(error) => {
