@@ -10,6 +10,7 @@ mod answers;
 mod connection;
 mod deadline;
 mod endpoint;
+mod head;
 mod lane;
 mod pool;
 mod stream;
@@ -18,5 +19,6 @@ pub use endpoint::{Endpoint, InvalidAddress};
 
 pub(crate) use answers::Response;
 pub(crate) use deadline::Deadline;
+pub(crate) use head::{header, read_head};
 pub(crate) use pool::{Limits, Post, Transport};
 pub(crate) use stream::Stream;

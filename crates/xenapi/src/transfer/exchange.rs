@@ -8,11 +8,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::secrecy::Secret;
-use crate::transport::Endpoint;
+use crate::transport::{Endpoint, header, read_head};
 
-/// How large the head of an answer may be, and how many headers it may have.
+/// How large the head of an answer may be.
 const HEAD: usize = 64 << 10;
-const HEADERS: usize = 64;
 /// How much of a page that says what is wrong is read.
 const PAGE: u64 = 4096;
 
@@ -110,27 +109,19 @@ impl Answer {
 
     /// Reads the head, and says how long it is, where all of it is there.
     pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<(Self, usize)>> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        let size = match response.parse(bytes) {
-            Ok(httparse::Status::Complete(size)) => size,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(error) => return Err(invalid(&format!("the answer is no HTTP: {error}"))),
-        };
-        let header = |name: &str| {
-            let mut found =
-                response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-            found.next().and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
-        };
-        if header("transfer-encoding").is_some_and(|value| !value.eq_ignore_ascii_case("identity"))
-        {
-            return Err(invalid("the answer comes in pieces, which these handlers never do"));
-        }
-        let length = header("content-length")
-            .map(|length| length.parse().map_err(|_| invalid("its length is no number")))
-            .transpose()?;
-        let location = header("location").map(str::to_owned);
-        Ok(Some((Self { status: response.code.unwrap_or_default(), length, location }, size)))
+        read_head(bytes, |response| {
+            let header = |name: &str| header(response, name);
+            if header("transfer-encoding")
+                .is_some_and(|value| !value.eq_ignore_ascii_case("identity"))
+            {
+                return Err(invalid("the answer comes in pieces, which these handlers never do"));
+            }
+            let length = header("content-length")
+                .map(|length| length.parse().map_err(|_| invalid("its length is no number")))
+                .transpose()?;
+            let location = header("location").map(str::to_owned);
+            Ok(Self { status: response.code.unwrap_or_default(), length, location })
+        })
     }
 }
 

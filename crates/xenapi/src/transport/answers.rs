@@ -8,12 +8,13 @@
 
 use std::io;
 
+use super::head::{header, read_head};
+
 use bytes::BufMut as _;
 use bytes::buf::Limit;
 
-/// How large the head of an answer may be, and how many headers it may have.
+/// How large the head of an answer may be.
 const HEAD: usize = 64 << 10;
-const HEADERS: usize = 64;
 /// How much is read at once where it is not known how much there is: several answers to short questions.
 const ROOM: usize = 8 << 10;
 
@@ -242,43 +243,37 @@ struct Head {
 
 /// The head, where all of it is there.
 fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let size = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(size)) => size,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(invalid(&format!("the answer is no HTTP: {error}"))),
-    };
-    let header = |name: &str| {
-        let mut found =
-            response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-        found.next().and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
-    };
-    let status = response.code.unwrap_or_default();
-    let body = if matches!(status, 100..=199 | 204 | 304) {
-        Part::Fill(0)
-    } else if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-    {
-        Part::ChunkSize
-    } else {
-        match header("content-length") {
-            Some(length) => {
-                let length =
-                    length.parse().map_err(|_| invalid("the length of the answer is no number"))?;
-                Part::Fill(length)
+    let head = read_head(bytes, |response| {
+        let header = |name: &str| header(response, name);
+        let status = response.code.unwrap_or_default();
+        let body = if matches!(status, 100..=199 | 204 | 304) {
+            Part::Fill(0)
+        } else if header("transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        {
+            Part::ChunkSize
+        } else {
+            match header("content-length") {
+                Some(length) => {
+                    let length = length
+                        .parse()
+                        .map_err(|_| invalid("the length of the answer is no number"))?;
+                    Part::Fill(length)
+                }
+                None => Part::Rest,
             }
-            None => Part::Rest,
-        }
-    };
-    let keep = match header("connection") {
-        Some(value) if value.eq_ignore_ascii_case("close") => false,
-        Some(value) if value.eq_ignore_ascii_case("keep-alive") => true,
-        _ => response.version == Some(1),
-    };
-    let keep = keep && body != Part::Rest;
-    let content_type = header("content-type").unwrap_or_default().to_ascii_lowercase();
-    let response = Response { status, content_type, body: Vec::new(), keep };
-    Ok(Some(Head { response, body, size }))
+        };
+        let keep = match header("connection") {
+            Some(value) if value.eq_ignore_ascii_case("close") => false,
+            Some(value) if value.eq_ignore_ascii_case("keep-alive") => true,
+            _ => response.version == Some(1),
+        };
+        let keep = keep && body != Part::Rest;
+        let content_type = header("content-type").unwrap_or_default().to_ascii_lowercase();
+        let response = Response { status, content_type, body: Vec::new(), keep };
+        Ok((response, body))
+    })?;
+    Ok(head.map(|((response, body), size)| Head { response, body, size }))
 }
 
 fn invalid(reason: &str) -> io::Error {
