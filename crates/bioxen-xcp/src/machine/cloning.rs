@@ -54,7 +54,8 @@ pub struct UnfinishedCopy {
 }
 
 impl UnfinishedCopy {
-    /// The copy, which is off.
+    /// The copy, which is off. It goes by the name that it is to have, though the pool still shows its
+    /// label.
     pub fn machine(&self) -> &Machine {
         &self.machine
     }

@@ -15,7 +15,9 @@ async fn a_copy_is_a_vm_of_its_own() {
     let origin = lab.ours("web").await;
     let before = lab.counts().await;
     let making = origin.clone_as(&NewVm::new(name("web-2"), MAKING)).await.unwrap();
-    assert_eq!(making.machine().name(), NewVm::new(name("web-2"), MAKING).label(OWNER).to_string());
+    assert_eq!(making.machine().name(), "web-2");
+    let label = NewVm::new(name("web-2"), MAKING).label(OWNER).to_string();
+    assert_eq!(Machine::find(&lab.pool, &label).unwrap().uuid(), making.machine().uuid());
     let copy = making.finish().await.unwrap();
     assert_eq!(copy.name(), "web-2");
     assert_eq!(copy.tags(), Some(tags("web-2")));
