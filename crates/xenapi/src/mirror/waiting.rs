@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inner::Status;
 use super::{Mirror, State, View};
@@ -42,8 +42,9 @@ pub enum WaitError {
     Barrier(#[source] Error),
 }
 
-/// How often a barrier is asked for that a connection broke under, and how long after one another.
-const BARRIERS: u32 = 5;
+/// How often a barrier is asked for again that could not be placed, and how long after one another: in all
+/// for longer than a toolstack takes to restart.
+const BARRIERS: u32 = 8;
 const BETWEEN_BARRIERS: Duration = Duration::from_millis(100);
 
 /// What is waited for, and until when.
@@ -97,15 +98,16 @@ impl<'w> Wait<'w> {
     }
 }
 
-/// Whether another answer may come to the same call, as when a proxy or the server itself was restarted.
+/// Whether another answer may come to the same call, as when a proxy or the server itself was restarted. Where
+/// there is no such pool, it is another one since, which events will tell.
 fn may_pass(error: &Error) -> bool {
     match error {
         Error::Connect { .. }
         | Error::Transport { .. }
         | Error::Http { .. }
         | Error::Protocol { .. } => true,
-        Error::Api { .. }
-        | Error::Tls { .. }
+        Error::Api { .. } => error.code() == Some("HANDLE_INVALID"),
+        Error::Tls { .. }
         | Error::TooLarge { .. }
         | Error::Timeout { .. }
         | Error::Closed => false,
@@ -207,14 +209,15 @@ impl Mirror {
                             return Ok(());
                         }
                     }
-                    // The pool is another one, which events will tell.
-                    Err(error) if error.code() == Some("HANDLE_INVALID") => {
-                        wait.status(&mut statuses, |status| status.fillings != before).await?;
-                    }
                     // One barrier more does no harm.
                     Err(error) if may_pass(&error) && broken < BARRIERS => {
-                        sleep(BETWEEN_BARRIERS * 2_u32.pow(broken)).await;
+                        let pause = BETWEEN_BARRIERS * 2_u32.pow(broken);
                         broken += 1;
+                        let refilled =
+                            wait.status(&mut statuses, |status| status.fillings != before);
+                        if let Ok(refilled) = timeout(pause, refilled).await {
+                            refilled?;
+                        }
                     }
                     Err(error) => return Err(WaitError::Barrier(error)),
                 }

@@ -140,6 +140,26 @@ async fn behind_a_barrier_everything_before_it_is_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_barrier_that_is_refused_is_placed_again_for_a_while() {
+    let pool = Pool::start().await;
+    let row = pool.rows.record("pool", "OpaqueRef:pool").unwrap();
+    pool.rows.remove("pool", "OpaqueRef:pool");
+    let mirror = mirror(&pool).await;
+    let comes_back = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        pool.rows.set("pool", "OpaqueRef:pool", row);
+    };
+    let (placed, ()) = tokio::join!(mirror.barrier(MINUTE), comes_back);
+    placed.unwrap();
+    pool.rows.remove("pool", "OpaqueRef:pool");
+    // What is to be told is why, and long before a limit that is meant for slow events.
+    let refused = mirror.barrier(600 * MINUTE);
+    let error = tokio::time::timeout(MINUTE, refused).await.unwrap().unwrap_err();
+    let WaitError::Barrier(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.code(), Some("HANDLE_INVALID"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn fields_that_are_not_wanted_are_empty() {
     let pool = Pool::start().await;
     pool.rows.set("vm", "OpaqueRef:1", json!({ "name_label": "web", "recommendations": "<xml/>" }));
