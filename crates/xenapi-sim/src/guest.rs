@@ -26,6 +26,7 @@ mod network;
 mod phone_home;
 mod process;
 mod report;
+mod root;
 mod sandbox;
 mod seed;
 mod ssh;

@@ -12,8 +12,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, fstat, mkdirat,
-    openat2, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, fstat,
+    mkdirat, mknodat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -199,6 +199,12 @@ impl Files {
 
     pub(super) fn link(&self, path: &str, target: &str) -> io::Result<()> {
         self.in_parent(path, |parent, name| symlinkat(target, parent, name))
+    }
+
+    /// Makes a named pipe.
+    pub(super) fn make_pipe(&self, path: &str, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(mode);
+        self.in_parent(path, |parent, name| mknodat(parent, name, FileType::Fifo, mode, 0))
     }
 
     pub(super) fn read_link(&self, path: &str) -> io::Result<String> {

@@ -4,6 +4,7 @@
 //! <state>/.base/etc           the machine's /etc, without what only its owner may read
 //! <state>/<vm>/fs             the guest's root, as far as nothing is mounted over it
 //! <state>/<vm>/over/usr, etc  what the guest changed of those
+//! <state>/<vm>/mounts         what its first process mounts below its root
 //! ```
 //!
 //! The namespaces hang on their first process, which ends when the pipe to it breaks: however this
@@ -16,16 +17,17 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use super::files::Files;
-use super::starting;
+use super::{root, starting};
 use crate::driver::GuestError;
 
 /// The user that guests of a pool run by `root` are on this machine: nobody's, so that nothing of the
@@ -39,9 +41,6 @@ const LOCK: &str = ".lock";
 const TEMPORARY: &str = "xenapi-sim-guests-";
 /// The variable that marks the processes of a guest without namespaces.
 const MARK: &str = "XENAPI_SIM_GUEST";
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where a guest asks for its end, below its root.
-pub(super) const CONTROL: &str = "/run/xenapi-sim/control";
 
 /// How far a guest is kept apart from the machine that it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +74,9 @@ pub(super) struct Launch {
 pub(super) struct Place {
     state: PathBuf,
     owner: Option<u32>,
+    /// Whether a guest is or was a mere directory, so that its processes are known by their mark alone:
+    /// to look for that in all processes of the machine is dear.
+    has_marked: Arc<AtomicBool>,
     // Held: no other simulator may use the directory meanwhile.
     _lock: Arc<File>,
 }
@@ -91,7 +93,7 @@ impl Place {
         // Guests find what they share beside their own directory.
         fs::set_permissions(&state, fs::Permissions::from_mode(0o711))?;
         let owner = rustix::process::geteuid().is_root().then_some(GUEST_USER);
-        Ok(Self { state, owner, _lock: lock })
+        Ok(Self { state, owner, has_marked: Arc::default(), _lock: lock })
     }
 
     /// Makes a directory for temporary files, and removes those that were left by simulators that
@@ -141,36 +143,37 @@ impl Place {
     /// Ends what still runs of a guest and removes its directory. That there is none is no failure.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         let directory = self.guest(name);
-        let mark = directory.display().to_string();
-        kill_marked(|found| found == mark);
+        if self.has_marked.load(Ordering::Relaxed) {
+            let mark = directory.display().to_string();
+            kill_marked(|found| found == mark);
+        }
         remove_all(&directory)
     }
 
-    /// Makes what a guest's directory needs, and empties what does not outlive a boot.
-    fn prepare(&self, name: &str) -> io::Result<PathBuf> {
+    /// Makes what a guest's directory needs, and empties what does not outlive a boot. Blocks.
+    fn prepare(&self, name: &str, namespaces: bool) -> io::Result<PathBuf> {
         self.make_base()?;
         let directory = self.guest(name);
-        let kept = ["fs", "over/usr/bin", "over/usr/sbin", "over/usr/lib", "over/usr/share"];
+        let over = ["usr/bin", "usr/sbin", "usr/lib", "usr/share", "usr.work", "etc", "etc.work"];
         let local = ["bin", "sbin", "lib", "share", "etc", "include"];
-        let more = ["over/etc", "over/usr.work", "over/etc.work", "fs/root", "fs/home"];
-        let var = ["fs/var/lib", "fs/var/log", "fs/var/tmp", "fs/var/cache"];
-        let emptied = ["fs/run", "fs/tmp"];
-        for name in emptied {
-            remove_all(&directory.join(name))?;
-        }
+        let over = over.iter().map(|name| format!("over/{name}"));
         let local = local.iter().map(|name| format!("over/usr/local/{name}"));
-        let names = kept.iter().chain(&more).chain(&var).chain(&emptied);
-        for name in names.map(|name| (*name).to_owned()).chain(local) {
+        for name in over.chain(local).chain(["fs".to_owned()]) {
             make_directories(&directory, Path::new(&name), self.owner)?;
         }
-        for name in ["fs/tmp", "fs/var/tmp"] {
-            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o1777))?;
+        let root = directory.join("fs");
+        for name in root::NOT_KEPT {
+            remove_all(&root.join(name))?;
         }
-        fs::set_permissions(directory.join("fs/root"), fs::Permissions::from_mode(0o700))?;
-        let control = directory.join("fs").join(&CONTROL[1..]);
-        make_directories(&directory, Path::new("fs/run/xenapi-sim"), self.owner)?;
-        mknodat(CWD, &control, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
-        give(&control, self.owner)?;
+        let files = Files::new(open_root(&root)?, None, self.owner);
+        root::make(&files)?;
+        if namespaces {
+            root::make_for_mounts(&files)?;
+            for name in root::SEEN_OF_ETC {
+                make_directories(&directory, &Path::new("over/etc").join(name), self.owner)?;
+            }
+            fs::write(directory.join(root::MOUNTS), root::mounts())?;
+        }
         Ok(directory)
     }
 
@@ -337,8 +340,9 @@ impl Sandbox {
         shared: Option<&[PathBuf]>,
     ) -> Result<Self, GuestError> {
         let (place, name) = (place.clone(), name.to_owned());
-        let owner = place.owner;
-        let directory = blocking(move || place.prepare(&name)).await?;
+        let (owner, has_marked) = (place.owner, Arc::clone(&place.has_marked));
+        let namespaces = shared.is_some();
+        let directory = blocking(move || place.prepare(&name, namespaces)).await?;
         let visible = directory.join("fs");
         let started = match shared {
             Some(shared) => start_init(&directory, owner, shared).await,
@@ -354,6 +358,7 @@ impl Sandbox {
             }
             Err(reason) => {
                 tracing::warn!(reason, "guests are not isolated");
+                has_marked.store(true, Ordering::Relaxed);
                 let root = open_root(&visible).map_err(|error| failure(&error))?;
                 let files = Files::new(root, Some(visible.display().to_string()), None);
                 let isolation = Isolation::Directory { reason };
@@ -372,7 +377,7 @@ impl Sandbox {
 
     /// Where the guest asks for its end, seen from outside.
     pub(super) fn control(&self) -> PathBuf {
-        self.directory.join("fs").join(&CONTROL[1..])
+        self.directory.join("fs").join(&root::CONTROL[1..])
     }
 
     pub(super) fn entry(&self) -> Entry {
@@ -400,6 +405,7 @@ impl Sandbox {
             if timeout(PATIENCE, init.keeper.wait()).await.is_err() {
                 tracing::warn!(guest = %self.directory.display(), "its processes do not end");
             }
+            return;
         }
         let mark = self.directory.display().to_string();
         let _ = blocking(move || {
@@ -422,7 +428,7 @@ impl Entry {
     /// The command that runs this in the guest. It leads a session of its own.
     pub(super) fn command(&self, launch: &Launch) -> Command {
         let mut command = if let Some(init) = self.init {
-            let mut command = Command::new("nsenter");
+            let mut command = starting::program("nsenter");
             command.arg(format!("--target={}", init.as_raw_nonzero()));
             if self.files.owner().is_none() {
                 // This user is the guest's root already, and may not change its groups.
@@ -431,7 +437,7 @@ impl Entry {
             command.args(["--user", "--mount", "--pid", "--uts", "--ipc", "--root", "--wd", "--"]);
             command
         } else {
-            let mut command = Command::new("setpriv");
+            let mut command = starting::program("setpriv");
             command.args(["--pdeathsig", "KILL", "--"]);
             command
         };
@@ -454,10 +460,10 @@ impl Entry {
 
     fn path(&self) -> String {
         if self.has_namespaces() {
-            return SYSTEM_PATH.to_owned();
+            return starting::PATH.to_owned();
         }
         let own = ["/usr/local/sbin", "/usr/local/bin"].map(|path| self.files.visible(path));
-        format!("{}:{SYSTEM_PATH}", own.join(":"))
+        format!("{}:{}", own.join(":"), starting::PATH)
     }
 
     /// Whether the guest has namespaces of its own.
@@ -503,16 +509,16 @@ async fn start_init(
 ) -> Result<(Init, bool), String> {
     let mut command = match owner {
         Some(owner) => {
-            let mut command = Command::new("setpriv");
+            let mut command = starting::program("setpriv");
             command.arg(format!("--reuid={owner}")).arg(format!("--regid={owner}"));
             command.args(["--clear-groups", "--", "unshare"]);
             command
         }
-        None => Command::new("unshare"),
+        None => starting::program("unshare"),
     };
     command.args(["--user", "--map-root-user", "--mount", "--pid", "--uts", "--ipc", "--fork"]);
     command.args(["--kill-child=KILL", "--", "sh", "-c", INIT, "sh"]).args(shared);
-    command.env_clear().env("PATH", SYSTEM_PATH).current_dir(directory).kill_on_drop(true);
+    command.env_clear().env("PATH", starting::PATH).current_dir(directory).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut keeper = starting::start(&mut command)
         .map_err(|error| format!("`unshare` cannot be run: {error}"))?;

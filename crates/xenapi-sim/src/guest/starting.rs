@@ -5,9 +5,20 @@
 //! program is open to write while a process is started.
 
 use std::io;
+use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::process::{Child, Command};
+
+/// Where programs are looked for.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The machine's program of a name, by its whole path where it is there: to look for it would be left to the
+/// new process if that has another `PATH`, which then must be a copy of this one, memory and all.
+pub(super) fn program(name: &str) -> Command {
+    let mut places = PATH.split(':').map(|directory| Path::new(directory).join(name));
+    Command::new(places.find(|path| path.is_file()).unwrap_or_else(|| name.into()))
+}
 
 /// Held by many while they have files open to write, and by one who starts a process.
 static WRITING: RwLock<()> = RwLock::new(());

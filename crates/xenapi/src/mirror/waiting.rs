@@ -107,10 +107,7 @@ fn may_pass(error: &Error) -> bool {
         | Error::Http { .. }
         | Error::Protocol { .. } => true,
         Error::Api { .. } => error.code() == Some("HANDLE_INVALID"),
-        Error::Tls { .. }
-        | Error::TooLarge { .. }
-        | Error::Timeout { .. }
-        | Error::Closed => false,
+        Error::Tls { .. } | Error::TooLarge { .. } | Error::Timeout { .. } | Error::Closed => false,
     }
 }
 
