@@ -27,7 +27,10 @@ fn main() -> Result<()> {
     write(&folder.join("metrics"), &texts(&METRICS))?;
     write(&folder.join("where_query"), &texts(&QUERIES))?;
     write(&folder.join("seed_disk"), &[seed_disk()?])?;
-    write(&folder.join("old_configuration"), &texts(&OLD_CONFIGURATIONS))
+    write(&folder.join("old_configuration"), &texts(&OLD_CONFIGURATIONS))?;
+    write(&folder.join("pool_answers"), &texts(&ANSWERS))?;
+    write(&folder.join("call_home"), &texts(&CALLS))?;
+    write(&folder.join("cloud_init_verdict"), &texts(&BOOTS))
 }
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
@@ -63,6 +66,26 @@ const OLD_CONFIGURATIONS: [&str; 3] = [
     r#"{"xcp_host":"https://10.0.0.5","xcp_username":"root","xcp_password":"secret","template":"lua-bio","memory":"2GB","vcpus":2,"verify_ssl":false}"#,
     r#"{"default_pool":"lab","xcpng_configs":{"lab":{"xapi_url":"https://xcp-01.example","username":"root","password":"secret","network_uuid":"n","sr_uuid":"s"}}}"#,
     "export XCP_HOST='xcp-01.example' # the lab's\nXCP_PASSWORD=\"a b\"\nVM_MEMORY=2147483648\n",
+];
+
+/// The first byte says in what pieces they come.
+const ANSWERS: [&str; 3] = [
+    "\u{3}HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 500 Internal Error\r\n\r\nthe rest",
+    "\u{7}HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nsec\r\n3;x=y\r\nond\r\n0\r\nA: b\r\n\r\n",
+    "\u{1}HTTP/1.0 204 No Content\r\nConnection: keep-alive\r\n\r\nHTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n",
+];
+
+/// The first byte says how much of it comes first.
+const CALLS: [&str; 3] = [
+    "\u{50}POST /call-home/abc HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\ninstance_id=1",
+    "\u{10}GET / HTTP/1.1\r\n\r\n",
+    "\u{70}POST /call-home/abc HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+];
+
+const BOOTS: [&str; 3] = [
+    "\n....\nstatus: done\n\0{\"v1\":{\"datasource\":\"x\",\"modules-final\":{\"start\":1.5,\"finished\":2.5,\"errors\":[]},\"stage\":null}}\0{\"v1\":{\"errors\":[]}}",
+    "status: error\ndetail: DataSourceNoCloud\nerrors:\n\t- ('scripts_user', RuntimeError('x'))\nrecoverable_errors: {}\n\0\0\x002026-01-01 [ERROR]: x\nTraceback (most recent call last):\n  x\nValueError: y\n",
+    "{\"status\":\"running\",\"detail\":\"Running in stage: modules-final\",\"recoverable_errors\":{\"WARNING\":[\"x\"]}}",
 ];
 
 /// A small disk as cloud-init takes it.

@@ -79,8 +79,9 @@ impl<S: ValueEnum + PartialEq> Steps<S> {
     /// Sums up. Fails when a step did.
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\n=== cargo xtask {}: {}", self.command, seconds(self.began.elapsed()));
+        let width = self.ended.iter().map(|ended| ended.step.len()).max().unwrap_or_default();
         for ended in &self.ended {
-            eprintln!("{}", self.line(ended));
+            eprintln!("{}", self.line(ended, width));
         }
         let failed: Vec<&str> = self
             .ended
@@ -91,13 +92,14 @@ impl<S: ValueEnum + PartialEq> Steps<S> {
         if failed.is_empty() { Ok(()) } else { bail!("failed: {}", failed.join(", ")) }
     }
 
-    fn line(&self, Ended { step, took, verdict }: &Ended) -> String {
+    fn line(&self, Ended { step, took, verdict }: &Ended, width: usize) -> String {
         let (word, note) = match verdict {
             Verdict::Passed => ("passed", String::new()),
             Verdict::Skipped(reason) => ("skipped", reason.clone()),
             Verdict::Failed => ("FAILED", format!("to run it alone: {}", self.alone(step))),
         };
-        format!("  {word:<7}  {step:<14} {:>8}  {note}", seconds(*took)).trim_end().to_owned()
+        let took = seconds(*took);
+        format!("  {word:<7}  {step:<width$}  {took:>8}  {note}").trim_end().to_owned()
     }
 
     fn alone(&self, step: &str) -> String {
@@ -151,7 +153,7 @@ mod tests {
     fn a_failed_steps_line_says_how_to_run_it_alone() {
         let steps = Steps::<Step>::new("check", vec![]);
         let took = Duration::from_millis(1240);
-        let line = steps.line(&Ended { step: "first".into(), took, verdict: Verdict::Failed });
+        let line = steps.line(&Ended { step: "first".into(), took, verdict: Verdict::Failed }, 5);
         assert!(line.contains("1.2 s"), "{line}");
         assert!(line.ends_with("to run it alone: cargo xtask check --only first"), "{line}");
     }

@@ -259,6 +259,13 @@ fn read_call(said: &[u8]) -> Call<'_> {
     }
 }
 
+/// What is made of what a caller has said so far, as text; nothing while more is to come.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read(said: &[u8]) -> Option<String> {
+    let call = read_call(said);
+    (call != Call::More).then(|| format!("{call:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -77,3 +77,15 @@ pub use wire::{EventBatch, Map, Object, Recorded, Ref, Value};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Doors for fuzzing to what is not public.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// What a client makes of what a server sends it in pieces of this size, as text; nothing where that is not
+    /// answers all through, or the body of one is larger than the limit.
+    pub fn answers(pieces: usize, limit: usize, bytes: &[u8]) -> Option<String> {
+        let received = crate::transport::receive_in(pieces, limit, bytes).ok()?;
+        Some(format!("{received:?}"))
+    }
+}

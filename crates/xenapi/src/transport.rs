@@ -18,6 +18,8 @@ mod stream;
 pub use endpoint::{Endpoint, InvalidAddress};
 
 pub(crate) use answers::Response;
+#[cfg(feature = "fuzzing")]
+pub(crate) use answers::receive_in;
 pub(crate) use deadline::Deadline;
 pub(crate) use head::{header, read_head};
 pub(crate) use pool::{Limits, Post, Transport};

@@ -43,6 +43,8 @@ enum Step {
     JsonRecord,
     /// What a pool answers as XML
     XmlAnswer,
+    /// What a pool answers over HTTP
+    PoolAnswers,
     /// What hosts tell of their metrics
     Metrics,
     /// The query of `get_all_records_where`
@@ -51,6 +53,10 @@ enum Step {
     SeedDisk,
     /// A configuration of the library that BioXen replaces
     OldConfiguration,
+    /// What a guest says of its first boot
+    CloudInitVerdict,
+    /// What a guest says that calls home
+    CallHome,
 }
 
 const TOOLCHAIN: &str = "+nightly";
@@ -95,10 +101,13 @@ impl Fuzz {
                 Step::ZygoteAnswer,
                 Step::JsonRecord,
                 Step::XmlAnswer,
+                Step::PoolAnswers,
                 Step::Metrics,
                 Step::WhereQuery,
                 Step::SeedDisk,
                 Step::OldConfiguration,
+                Step::CloudInitVerdict,
+                Step::CallHome,
             ];
             for target in all {
                 steps.run(&target, &title, || targets.fuzz(&steps::name(&target), self.seconds));

@@ -280,37 +280,42 @@ fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_owned())
 }
 
+/// What a client makes of these bytes, when they come in pieces of this size and then no more.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn receive_in(
+    pieces: usize,
+    limit: usize,
+    bytes: &[u8],
+) -> Result<Vec<Response>, ReceiveError> {
+    let mut answers = Answers::new(limit);
+    let mut received = Vec::new();
+    let mut bytes = bytes;
+    loop {
+        while let Some(answer) = answers.next()? {
+            received.push(answer);
+        }
+        if bytes.is_empty() {
+            if !answers.is_empty() {
+                received.push(answers.end()?);
+            }
+            return Ok(received);
+        }
+        let mut room = answers.room();
+        let count = pieces.min(bytes.len()).min(room.remaining_mut());
+        room.put_slice(&bytes[..count]);
+        answers.filled(count);
+        bytes = &bytes[count..];
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LIMIT: usize = 1000;
 
-    /// What a client makes of these bytes, when they come in pieces of this size and then no more.
-    fn receive_in(pieces: usize, bytes: &[u8]) -> Result<Vec<Response>, ReceiveError> {
-        let mut answers = Answers::new(LIMIT);
-        let mut received = Vec::new();
-        let mut bytes = bytes;
-        loop {
-            while let Some(answer) = answers.next()? {
-                received.push(answer);
-            }
-            if bytes.is_empty() {
-                if !answers.is_empty() {
-                    received.push(answers.end()?);
-                }
-                return Ok(received);
-            }
-            let mut room = answers.room();
-            let count = pieces.min(bytes.len()).min(room.remaining_mut());
-            room.put_slice(&bytes[..count]);
-            answers.filled(count);
-            bytes = &bytes[count..];
-        }
-    }
-
     fn receive(bytes: &[u8]) -> Result<Response, ReceiveError> {
-        Ok(receive_in(usize::MAX, bytes)?.pop().unwrap())
+        Ok(receive_in(usize::MAX, LIMIT, bytes)?.pop().unwrap())
     }
 
     const MIXED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst\
@@ -332,7 +337,7 @@ mod tests {
     #[test]
     fn answers_one_behind_another_are_told_apart_however_they_are_cut_into_pieces() {
         for pieces in 1..=MIXED.len() {
-            let received = receive_in(pieces, MIXED).unwrap();
+            let received = receive_in(pieces, LIMIT, MIXED).unwrap();
             let told = received.iter().map(|it| (it.status, it.body.as_slice(), it.keep));
             assert_eq!(
                 told.collect::<Vec<_>>(),
