@@ -344,11 +344,15 @@ impl World {
             "POST {path} HTTP/1.1\r\nHost: sim\r\nAuthorization: Basic {login}\r\n\
              Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer);
+        let mut answer = post(address, &request).await;
+        // The toolstack may have been restarted just now, which ends all connections.
+        for _ in 0..3 {
+            if answer.is_ok() {
+                break;
+            }
+            answer = post(address, &request).await;
+        }
+        let answer = answer.unwrap();
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(["200", "204", "404", "409"].contains(&status), "{path}: {answer}");
     }
@@ -419,4 +423,16 @@ impl World {
         }
         Ok(removed)
     }
+}
+
+/// Sends a request over a connection of its own.
+async fn post(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if answer.is_empty() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answer)
 }
