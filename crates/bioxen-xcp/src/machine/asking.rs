@@ -160,7 +160,7 @@ impl<'m> Step<'m> {
         self,
         call: impl Fn(&Client) -> AsyncCall<R>,
     ) -> Result<R, Cause> {
-        let trails = trailing();
+        let trails = self.trailing();
         self.run_while(self.until, |cause| is_busy(cause) || trails(cause), call).await
     }
 
@@ -169,12 +169,24 @@ impl<'m> Step<'m> {
         self,
         call: impl Fn(&Client) -> AsyncCall<()>,
     ) -> Result<(), Cause> {
-        let trails = trailing();
+        let trails = self.trailing();
         let once = |limit| {
             let call = call(self.machine.pool.client()).timeout(limit);
             async move { Ok(call.await?) }
         };
         self.again_while(self.until, |cause| is_busy(cause) || trails(cause), once).await
+    }
+
+    /// Whether a disk is in use yet that was detached a moment ago: it is not, if the VM runs.
+    fn trailing(self) -> impl Fn(&Cause) -> bool {
+        let end = Instant::now() + TRAILING;
+        move |cause| {
+            let is_off = || {
+                let vm = self.machine.pool.mirror().get(&self.machine.reference);
+                vm.is_none_or(|vm| vm.power_state == VmPowerState::Halted)
+            };
+            cause.code() == Some("VDI_IN_USE") && Instant::now() < end && is_off()
+        }
     }
 
     async fn run_while<R: FromWire + Send + 'static>(
@@ -278,12 +290,6 @@ impl<'m> Step<'m> {
         let caught_up = self.machine.pool.mirror().barrier(self.left()).await;
         caught_up.map_err(|source| self.failed(source))
     }
-}
-
-/// Whether a disk is in use yet that was detached a moment ago.
-fn trailing() -> impl Fn(&Cause) -> bool {
-    let end = Instant::now() + TRAILING;
-    move |cause| cause.code() == Some("VDI_IN_USE") && Instant::now() < end
 }
 
 /// Whether something else goes on with the VM, or the pool is too busy.

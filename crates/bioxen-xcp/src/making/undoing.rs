@@ -73,18 +73,25 @@ impl Attempt {
             Some(vm) => made.remove_vm(vm).await,
             None => made.remove_unseen(Doubt::of(cause)).await,
         };
+        let disk = progress.seed.map(|seed| seed.disk);
+        let stays = removed.is_err() && disk.as_ref().is_some_and(|disk| is_attached(pool, disk));
         if let Err(error) = removed {
             left.push(Chain(&error).to_string());
         }
-        let disk = progress.seed.map(|seed| seed.disk);
         let doubt = if progress.seeding { Doubt::of(cause) } else { Doubt::None };
-        if let Err(error) = made.remove_disk(disk, doubt).await {
+        // What the VM has cannot go before it, and is collected with it.
+        if !stays && let Err(error) = made.remove_disk(disk, doubt).await {
             left.push(format!("its seed disk: {}", Chain(&error)));
         }
         let (vm, at) = (vm.clone(), Timestamp::now());
         (self.order.report)(Event::MakingUndone { vm, left: left.clone(), at });
         left
     }
+}
+
+/// Whether a VM has a disk, as the mirror shows it.
+fn is_attached(pool: &ConnectedPool, disk: &Ref<class::Vdi>) -> bool {
+    pool.mirror().view().iter::<class::Vbd>().any(|(_, attachment)| attachment.vdi == *disk)
 }
 
 /// Why there may be more of an attempt than is known, if there may be.

@@ -12,7 +12,7 @@ mod server;
 mod ways;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bioxen_core::backend::Report;
 use bioxen_core::{ByteSize, Event};
@@ -23,6 +23,7 @@ use bioxen_xcp::plan::{PlanError, StepKind};
 use bioxen_xcp::tags::Tags;
 use tokio::sync::Notify;
 use xenapi::enums::VbdType;
+use xenapi_sim::{Fault, FaultRule};
 
 use lab::Lab;
 
@@ -121,6 +122,33 @@ async fn whichever_call_fails_nothing_is_left_and_the_step_is_named() {
         assert_eq!(error.step, Some(step), "{call}: {error}: {:?}", error.cause);
         assert_eq!(error.left, Vec::<String>::new(), "{call}");
         assert_eq!(lab.ours().await, before, "{call}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_answer_is_lost_and_that_comes_while_it_is_undone_holds_nobody_up() {
+    let lab = Lab::new().await;
+    let before = lab.ours().await;
+    for undone in [true, false] {
+        lab.sim.fault(FaultRule::new("VM.start", Fault::DropAfter).times(1));
+        lab.sim.set_latency("VM.start", Duration::from_millis(500));
+        lab.sim.set_latency("VDI.destroy", Duration::from_secs(1));
+        if !undone {
+            lab.sim.fault(FaultRule::new("VM.get_power_state", Fault::Garbage).times(1));
+        }
+        let began = Instant::now();
+        let error = make(lab.order(lab.spec("gc"))).await.unwrap_err();
+        // Not as long as a disk is waited for that is used by a VM that has just ended.
+        assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+        assert_eq!(error.step, Some(StepKind::Start), "{error}: {:?}", error.cause);
+        let left = lab.ours().await;
+        if undone {
+            assert_eq!((error.left.len(), &left), (0, &before), "{:?}", error.left);
+        } else {
+            // What the VM has goes with it, and is not told apart.
+            assert_eq!(error.left.len(), 1, "{:?}", error.left);
+            assert!(left.contains(&"gc seed".into()), "{left:?}");
+        }
     }
 }
 
