@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bioxen::{ByteSize, Value};
+use jiff::Timestamp;
 
 /// A duration in three digits or so: `840 µs`, `1.23 ms`, `45.6 s`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -33,6 +34,11 @@ pub(crate) fn size(bytes: u64) -> String {
 /// What a measurement came to, or a dash where it is unknown.
 pub(crate) fn or_dash<T>(measured: Option<T>, show: impl FnOnce(T) -> String) -> String {
     measured.map_or_else(|| "-".to_owned(), show)
+}
+
+/// A time, to the second.
+pub(crate) fn time(time: Timestamp) -> String {
+    format!("{time:.0}")
 }
 
 /// A returned value on a line of its own: a string as its bytes, anything else in Lua notation.
@@ -78,6 +84,12 @@ mod tests {
     #[test]
     fn ages_have_two_units_at_most() {
         assert_eq!([0, 59, 3_605, 90_061].map(age), ["0s", "59s", "1h 5s", "1day 1h"]);
+    }
+
+    #[test]
+    fn times_are_shown_to_the_second() {
+        let at = "2026-01-02T03:04:05.678901Z".parse().unwrap();
+        assert_eq!(time(at), "2026-01-02T03:04:05Z");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bioxen_state::Vm;
 use bioxen_xcp::Machine;
 use bioxen_xcp::machine::Details;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -41,8 +42,8 @@ struct Row {
     memory: Option<u64>,
     vcpus: Option<u32>,
     adopted: bool,
-    created: String,
-    expires: Option<String>,
+    created: Timestamp,
+    expires: Option<Timestamp>,
 }
 
 /// Lists them.
@@ -65,7 +66,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
             };
             let memory = shown::or_dash(row.memory, shown::size);
             let vcpus = shown::or_dash(row.vcpus, |count| count.to_string());
-            let expires = dash(&row.expires);
+            let expires = shown::or_dash(row.expires, shown::time);
             [row.name.clone(), row.pool.clone(), state, dash(&row.address), memory, vcpus, expires]
                 .map(|cell| shown::plain(&cell))
         };
@@ -134,7 +135,7 @@ fn row(vm: &Vm, state: Option<String>, details: Option<&Details>) -> Row {
         memory: details.map(|details| details.memory).or(vm.memory),
         vcpus: details.map(|details| details.vcpus).or(vm.vcpus),
         adopted: vm.adopted(),
-        created: vm.created().to_string(),
-        expires: vm.expires.map(|time| time.to_string()),
+        created: vm.created(),
+        expires: vm.expires,
     }
 }

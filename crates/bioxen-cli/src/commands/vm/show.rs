@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bioxen::VmName;
 use bioxen_xcp::machine::Details;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -32,8 +33,8 @@ struct Shown {
     user: Option<String>,
     host_key: Option<String>,
     seed: Option<String>,
-    created: String,
-    expires: Option<String>,
+    created: Timestamp,
+    expires: Option<Timestamp>,
     /// As the pool has it.
     machine: Details,
 }
@@ -68,8 +69,8 @@ fn shown_of(vm: &Remembered) -> Result<Shown, Failure> {
         user: row.ssh_user.clone(),
         host_key: row.host_key.clone(),
         seed: row.seed_digest.clone(),
-        created: row.created().to_string(),
-        expires: row.expires.map(|time| time.to_string()),
+        created: row.created(),
+        expires: row.expires,
         machine: vm.machine.details().map_err(Failure::machine)?,
     })
 }
@@ -103,9 +104,9 @@ fn entries(shown: &Shown) -> Vec<[String; 2]> {
         ("guest tools", machine.tools.clone()),
         ("snapshots", list(&mut snapshots.into_iter())),
         ("adopted", shown.adopted.then(|| "yes: it is never deleted by us".to_owned())),
-        ("created", Some(shown.created.clone())),
-        ("started", machine.started.map(|time| time.to_string())),
-        ("expires", shown.expires.clone()),
+        ("created", Some(shown::time(shown.created))),
+        ("started", machine.started.map(shown::time)),
+        ("expires", shown.expires.map(shown::time)),
     ];
     let said = entries.into_iter().filter_map(|(name, value)| Some((name, value?)));
     said.map(|(name, value)| [name.to_owned(), shown::plain(&value)]).collect()

@@ -42,7 +42,7 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn cells(snapshot: &Snapshot) -> [String; 4] {
     [
         shown::plain(&snapshot.name),
-        shown::or_dash(snapshot.taken, |time| time.to_string()),
+        shown::or_dash(snapshot.taken, shown::time),
         shown::size(snapshot.used),
         snapshot.uuid.to_string(),
     ]
