@@ -21,6 +21,6 @@ pub(crate) use answers::Response;
 #[cfg(feature = "fuzzing")]
 pub(crate) use answers::receive_in;
 pub(crate) use deadline::Deadline;
-pub(crate) use head::{header, read_head};
+pub(crate) use head::{LARGEST_HEAD, header, read_head};
 pub(crate) use pool::{Limits, Post, Transport};
 pub(crate) use stream::Stream;

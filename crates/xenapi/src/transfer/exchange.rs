@@ -8,10 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::secrecy::Secret;
-use crate::transport::{Endpoint, header, read_head};
+use crate::transport::{Endpoint, LARGEST_HEAD, header, read_head};
 
-/// How large the head of an answer may be.
-const HEAD: usize = 64 << 10;
 /// How much of a page that says what is wrong is read.
 const PAGE: u64 = 4096;
 
@@ -153,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 if answer.status >= 200 {
                     return Ok(answer);
                 }
-            } else if self.read.len() > HEAD {
+            } else if self.read.len() > LARGEST_HEAD {
                 return Err(invalid("the head of the answer has no end"));
             } else {
                 self.read.reserve(4096);
@@ -318,7 +316,8 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_are_too_large_or_no_http_are_refused() {
-        let endless = [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'x'; 2 * HEAD]].concat();
+        let endless =
+            [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'x'; 2 * LARGEST_HEAD]].concat();
         for bytes in [
             b"RFB 003.008\n".as_slice(),
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",

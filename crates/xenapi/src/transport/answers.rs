@@ -8,13 +8,11 @@
 
 use std::io;
 
-use super::head::{header, read_head};
-
 use bytes::BufMut as _;
 use bytes::buf::Limit;
 
-/// How large the head of an answer may be.
-const HEAD: usize = 64 << 10;
+use super::head::{LARGEST_HEAD, header, read_head};
+
 /// How much is read at once where it is not known how much there is: several answers to short questions.
 const ROOM: usize = 8 << 10;
 
@@ -176,7 +174,7 @@ impl Answers {
     fn head(&mut self) -> Result<Option<Part>, ReceiveError> {
         let unread = &self.read[self.used..];
         let Some(head) = parse(unread)? else {
-            if unread.len() > HEAD {
+            if unread.len() > LARGEST_HEAD {
                 return Err(invalid("the head of the answer has no end").into());
             }
             return Ok(None);
@@ -223,7 +221,7 @@ impl Answers {
                 self.used += length + 2;
                 Ok(Some(&self.read[start..start + length]))
             }
-            None if unread.len() > HEAD => Err(invalid("a line of the answer has no end")),
+            None if unread.len() > LARGEST_HEAD => Err(invalid("a line of the answer has no end")),
             None => Ok(None),
         }
     }
@@ -388,7 +386,8 @@ mod tests {
 
     #[test]
     fn what_is_no_http_is_refused() {
-        let endless = [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'x'; 2 * HEAD]].concat();
+        let endless =
+            [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'x'; 2 * LARGEST_HEAD]].concat();
         for bytes in [
             b"SSH-2.0-OpenSSH_9.2\r\n".as_slice(),
             b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",

@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// How large the head of an answer may be, in bytes: who reads gives up beyond that.
+pub(crate) const LARGEST_HEAD: usize = 64 << 10;
+
 /// How many headers an answer may have.
 const HEADERS: usize = 64;
 
