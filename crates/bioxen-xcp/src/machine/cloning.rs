@@ -50,7 +50,6 @@ impl NewVm {
 #[must_use = "it is not finished"]
 pub struct UnfinishedCopy {
     machine: Machine,
-    name: VmName,
 }
 
 impl UnfinishedCopy {
@@ -62,12 +61,13 @@ impl UnfinishedCopy {
 
     /// Gives it its name.
     pub async fn finish(self) -> Result<Machine, MachineError> {
-        let Self { machine, name } = self;
+        let Self { machine } = self;
+        let name = machine.name();
         let step = machine.step("name");
-        step.set(|client| client.vm().set_name_label(&machine.reference, name.as_str())).await?;
+        step.set(|client| client.vm().set_name_label(&machine.reference, name)).await?;
         let mirror = machine.pool.mirror();
         let shown = mirror.wait_for(&machine.reference, "its name", step.left(), |vm| {
-            vm.is_none_or(|vm| vm.name_label == name.as_str()).then_some(())
+            vm.is_none_or(|vm| vm.name_label == name).then_some(())
         });
         shown.await.map_err(|source| step.failed(source))?;
         Ok(machine)
@@ -115,7 +115,7 @@ impl Machine {
         };
         // It is called by its label yet, which says nothing to anybody who reads of a failure.
         let machine = Self { name: new.name.to_string(), ..machine.within(self.patience) };
-        let unfinished = UnfinishedCopy { machine, name: new.name.clone() };
+        let unfinished = UnfinishedCopy { machine };
         match self.make_its_own(step, &copy, snapshot.as_ref(), &tags).await {
             Ok(()) => Ok(unfinished),
             Err(error) => {
