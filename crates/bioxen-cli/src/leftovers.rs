@@ -19,6 +19,7 @@ use xenapi::class;
 
 use crate::failure::Failure;
 use crate::registry::{self, Registry};
+use crate::shown;
 
 /// What was left behind on one pool.
 pub(crate) struct Found {
@@ -221,7 +222,7 @@ pub(crate) fn reason(leak: &Leak) -> String {
     match &leak.reason {
         // Who looks for leaks is not helped by an id.
         Reason::ControllerGone { .. } => "whoever it was made for is gone".to_owned(),
-        Reason::Expired { at } => format!("it expired at {}", at.strftime("%F %H:%M:%S UTC")),
+        Reason::Expired { at } => format!("it expired at {}", shown::time(*at)),
         reason => reason.to_string(),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn or_dash<T>(measured: Option<T>, show: impl FnOnce(T) -> String) ->
 
 /// A time, to the second.
 pub(crate) fn time(time: Timestamp) -> String {
-    format!("{time:.0}")
+    time.strftime("%F %H:%M:%S UTC").to_string()
 }
 
 /// A returned value on a line of its own: a string as its bytes, anything else in Lua notation.
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn times_are_shown_to_the_second() {
         let at = "2026-01-02T03:04:05.678901Z".parse().unwrap();
-        assert_eq!(time(at), "2026-01-02T03:04:05Z");
+        assert_eq!(time(at), "2026-01-02 03:04:05 UTC");
     }
 
     #[test]

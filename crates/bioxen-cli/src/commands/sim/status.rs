@@ -10,7 +10,7 @@ use super::{Guests, counted};
 use crate::commands::pool::ask_pool;
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::{json, output, runtime};
+use crate::{json, output, runtime, shown};
 
 const AFTER_HELP: &str = "\
 The exit code is 0 if the pool runs, 3 if there is none or it has crashed, and 5 if it does not answer.";
@@ -93,7 +93,7 @@ impl Status<'_> {
     fn text(&self) -> String {
         let Some(served) = self.served else { return "the simulated pool does not run\n".into() };
         let url = served.urls.first().map(String::as_str).unwrap_or_default();
-        let since = served.since.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let since = shown::time(served.since);
         let Some(contents) = self.contents else {
             return format!("the simulated pool has crashed: it was at {url} since {since}\n");
         };
